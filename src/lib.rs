@@ -1,0 +1,3 @@
+//! hammerd
+
+pub mod pace;
