@@ -1,3 +1,5 @@
 //! hammerd
 
+pub mod outcome;
 pub mod pace;
+pub mod stats;
