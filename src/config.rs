@@ -124,3 +124,13 @@ pub struct HttpRequest {
     /// Largest response body, in bytes.
     pub max_body: u64,
 }
+
+/// stub
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusSet(Vec<(u16, u16)>);
+impl StatusSet {
+    /// stub
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
+    }
+}

@@ -1,5 +1,11 @@
 //! hammerd
 
+pub mod clock;
+pub mod config;
+pub mod hammer;
+pub mod load;
+pub mod logs;
+pub mod net;
 pub mod outcome;
 pub mod pace;
 pub mod stats;

@@ -8,9 +8,11 @@ mod histogram;
 mod ledger;
 mod snapshot;
 mod wire;
+mod worker;
 
 pub use cell::Counter;
 pub use histogram::{Histogram, HistogramSnapshot, Shape};
 pub use ledger::{Ledger, LedgerWriter};
 pub use snapshot::Snapshot;
 pub use wire::{CloseReason, Wire, WireSnapshot};
+pub use worker::WorkerStats;

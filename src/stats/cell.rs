@@ -15,6 +15,11 @@ impl Counter {
         self.0.store(self.get().wrapping_add(amount), Ordering::Relaxed);
     }
 
+    /// Replaces the number.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// Takes `amount` away; wraps around.
     pub fn subtract(&self, amount: u64) {
         self.0.store(self.get().wrapping_sub(amount), Ordering::Relaxed);
