@@ -134,3 +134,8 @@ impl StatusSet {
         self.0.iter().any(|&(low, high)| (low..=high).contains(&status))
     }
 }
+impl AsRef<str> for TargetName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}

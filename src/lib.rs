@@ -2,10 +2,14 @@
 
 pub mod clock;
 pub mod config;
+pub mod export;
+pub mod fleet;
 pub mod hammer;
 pub mod load;
 pub mod logs;
 pub mod net;
 pub mod outcome;
 pub mod pace;
+pub mod roster;
+pub mod signals;
 pub mod stats;

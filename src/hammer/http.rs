@@ -52,18 +52,14 @@ impl Forge for HttpForge {
     fn forge(&self, anvil: &Anvil, before: Option<&Rc<HttpHammer>>) -> Rc<HttpHammer> {
         let spec = Arc::clone(&self.request);
         let same_server = before.filter(|before| before.spec.host == spec.host && before.spec.port == spec.port);
-        let road = match same_server {
-            Some(before) => Rc::clone(&before.road),
-            None => Rc::new(Road {
-                dialer: Dialer::new(
-                    &spec.host,
-                    spec.port,
-                    Arc::clone(&anvil.guard),
-                    anvil.resolver.clone(),
-                    Arc::clone(&anvil.ledger),
-                ),
-                pool: Pool::new(self.max_idle),
-            }),
+        let road = if let Some(before) = same_server {
+            before.road.pool.resize(self.max_idle);
+            before.road.dialer.set_guard(Arc::clone(&anvil.guard));
+            Rc::clone(&before.road)
+        } else {
+            let (guard, ledger) = (Arc::clone(&anvil.guard), Arc::clone(&anvil.ledger));
+            let dialer = Dialer::new(&spec.host, spec.port, guard, anvil.resolver.clone(), ledger);
+            Rc::new(Road { dialer, pool: Pool::new(self.max_idle) })
         };
         Rc::new(HttpHammer { template: Template::new(&spec), spec, road })
     }

@@ -41,7 +41,7 @@ impl Guard {
 pub struct Dialer {
     host: Arc<str>,
     port: u16,
-    guard: Arc<Guard>,
+    guard: RefCell<Arc<Guard>>,
     resolver: Resolver,
     ledger: Arc<Ledger>,
     /// The latest addresses that a lookup gave; used when the resolver fails.
@@ -53,7 +53,12 @@ pub struct Dialer {
 impl Dialer {
     /// A dialer for `host` (a name, or an address literal without brackets). The caller is the one writer of `ledger`.
     pub fn new(host: &str, port: u16, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
-        Self { host: host.into(), port, guard, resolver, ledger, last_good: RefCell::new(None), turn: Cell::new(0) }
+        Self { host: host.into(), port, guard: RefCell::new(guard), resolver, ledger, last_good: RefCell::new(None), turn: Cell::new(0) }
+    }
+
+    /// Judges addresses otherwise from now on; connections that are open stay.
+    pub fn set_guard(&self, guard: Arc<Guard>) {
+        *self.guard.borrow_mut() = guard;
     }
 
     /// Resolves and connects. All addresses are tried in turn; the last one's failure is the dial's.
@@ -61,8 +66,8 @@ impl Dialer {
         let addresses = self.addresses(trace).await?;
         trace.enter(Stage::Connect, clock::now_ns());
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let admitted: Vec<IpAddr> = addresses.iter().copied().filter(|&address| self.guard.admits(address)).collect();
-        let mut last = Fault::from(Reason::Denied);
+        let admitted = self.admitted(&addresses);
+        let mut last = Fault::new(Reason::Denied, "all its addresses lie in denied networks");
         for attempt in 0..admitted.len() {
             let address = SocketAddr::new(admitted[turn.wrapping_add(attempt) % admitted.len()], self.port);
             let others_left = attempt + 1 < admitted.len();
@@ -72,6 +77,11 @@ impl Dialer {
             }
         }
         Err(last)
+    }
+
+    fn admitted(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let guard = self.guard.borrow();
+        addresses.iter().copied().filter(|&address| guard.admits(address)).collect()
     }
 
     async fn addresses(&self, trace: &Trace) -> Result<Arc<[IpAddr]>, Fault> {

@@ -1,6 +1,6 @@
 //! Idle connections of one target on one worker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
 use crate::clock;
@@ -24,13 +24,18 @@ pub trait Pooled {
 pub struct Pool<C: Pooled> {
     /// The most recently used at the back.
     idle: RefCell<VecDeque<(C, u64)>>,
-    max_idle: usize,
+    max_idle: Cell<usize>,
 }
 
 impl<C: Pooled> Pool<C> {
     /// A pool of at most `max_idle` idle connections.
     pub fn new(max_idle: usize) -> Self {
-        Self { idle: RefCell::new(VecDeque::new()), max_idle }
+        Self { idle: RefCell::new(VecDeque::new()), max_idle: Cell::new(max_idle) }
+    }
+
+    /// Keeps at most `max_idle` idle connections from now on.
+    pub fn resize(&self, max_idle: usize) {
+        self.max_idle.set(max_idle);
     }
 
     /// The most recently used connection that still works and has not idled for too long.
@@ -56,7 +61,7 @@ impl<C: Pooled> Pool<C> {
         let Some((oldest, since_ns)) = idle.front() else { return };
         let reason = if !oldest.is_ready() {
             CloseReason::Peer
-        } else if idle.len() > self.max_idle || now_ns.saturating_sub(*since_ns) > MAX_IDLE_NS {
+        } else if idle.len() > self.max_idle.get() || now_ns.saturating_sub(*since_ns) > MAX_IDLE_NS {
             CloseReason::Idle
         } else {
             return;
@@ -77,7 +82,6 @@ impl<C: Pooled> Drop for Pool<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::rc::Rc;
 
     use super::*;
