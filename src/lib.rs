@@ -1,3 +1,5 @@
 //! hammerd
 
+pub mod export;
+pub mod logs;
 pub mod pace;

@@ -1,0 +1,5 @@
+//! What Prometheus sees.
+
+mod process;
+
+pub use process::ProcessCollector;
