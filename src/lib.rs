@@ -1,5 +1,6 @@
 //! hammerd
 
+pub mod admin;
 pub mod export;
 pub mod logs;
 pub mod pace;
