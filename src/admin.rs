@@ -38,6 +38,9 @@ use tokio::task::LocalSet;
 
 use room::Room;
 
+/// How many connections may wait to be accepted; the kernel caps it by its own limit.
+const ACCEPT_QUEUE: i32 = 1_024;
+
 /// When the values of a scrape were gathered, on the monotonic clock.
 pub type Scraped = std::time::Instant;
 
@@ -125,6 +128,9 @@ impl Bound {
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr)?;
         listener.set_nonblocking(true)?;
+        // Linux takes a second call as a new length; the standard library's queue is short for a flood, and a
+        // connection that finds it full is only tried again after a second.
+        rustix::net::listen(&listener, ACCEPT_QUEUE)?;
         let local_addr = listener.local_addr()?;
         Ok(Self { listener, local_addr, bounds: Bounds::default() })
     }
