@@ -1,7 +1,9 @@
 //! hammerd
 
+pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod export;
 pub mod fleet;
 pub mod hammer;

@@ -1,0 +1,5 @@
+//! What `hammerd demo` needs besides the daemon itself.
+
+mod origin;
+
+pub use origin::Origin;
