@@ -1,3 +1,4 @@
 //! hammerd
 
+pub mod config;
 pub mod pace;
