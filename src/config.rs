@@ -1,0 +1,212 @@
+//! What the operator asked for, validated: after this module nothing is checked twice.
+//!
+//! [`load`] reads [`Sources`] and gives a [`Config`] or every mistake at once. The way of a value: `source` collects
+//! texts, `syntax` turns each into [`node`](self)s that know their line, `source` lays them over each other with the
+//! `config` crate, `section` is the one list of keys and reads each by its `kind`, `build` puts targets together,
+//! `show` prints them without their secrets, `schema` describes the keys to editors.
+//!
+//! Promises: a value is accepted or named in a message with its file, line and key; a secret is in no message and no
+//! output; loading again reads every file again. Left out: where sources come from (`cli`), and what a change of
+//! configuration does to running targets (`fleet`).
+
+mod build;
+mod error;
+mod kind;
+mod node;
+mod rates;
+mod schema;
+mod section;
+mod show;
+mod source;
+mod status;
+mod syntax;
+mod url;
+mod variables;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+use crate::pace::{Process, Rate};
+
+pub use error::Rejected;
+pub use schema::schema;
+pub use show::{frozen_differences, plan, redacted};
+pub use source::{Sources, load};
+pub use status::StatusSet;
+
+/// A configuration that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What holds.
+    pub config: Config,
+}
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The HTTP face.
+    pub server: Server,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// The load path.
+    pub engine: Engine,
+    /// Ceilings.
+    pub limits: Limits,
+    /// The shape of the histograms.
+    pub metrics: Metrics,
+    /// The streams of requests, by name.
+    pub targets: BTreeMap<TargetName, Target>,
+}
+
+/// The HTTP face.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens; `None` when switched off.
+    pub listen: Option<SocketAddr>,
+    /// Whether `POST /-/reload` is allowed.
+    pub lifecycle: bool,
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long requests in flight may take to finish.
+    pub grace: Duration,
+    /// How long `/metrics` waits for one more scrape afterwards.
+    pub linger: Duration,
+}
+
+/// The load path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    /// Worker threads; `None` means chosen from the planned rate.
+    pub workers: Option<NonZeroUsize>,
+    /// How long an arrival may wait to share a wake-up.
+    pub coalesce: Duration,
+    /// An arrival later than this is dropped instead of sent.
+    pub late_after: Duration,
+}
+
+/// Ceilings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest sum of all targets' rates.
+    pub max_total_rate: Rate,
+    /// Largest number of requests in flight at once, over all targets.
+    pub max_total_in_flight: usize,
+    /// Largest number of targets.
+    pub max_targets: usize,
+    /// Largest request or response body, in bytes.
+    pub max_body: u64,
+    /// Addresses that are never dialled, checked after resolution.
+    pub deny_networks: Vec<IpNet>,
+    /// When not empty, the only addresses that may be dialled.
+    pub allow_networks: Vec<IpNet>,
+}
+
+/// The shape of the histograms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metrics {
+    /// Upper bounds of the classic buckets in seconds, rising, without `+Inf`.
+    pub buckets: Arc<[f64]>,
+    /// Resolution of the native buckets: 2^schema of them in each power of two.
+    pub native_schema: u8,
+}
+
+/// A target's name: `[a-z0-9][a-z0-9_-]{0,62}`, without `__`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetName(Arc<str>);
+
+/// One named stream of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// How often.
+    pub rate: Rate,
+    /// How arrivals lie in time.
+    pub process: Process,
+    /// How long a request may take, from being sent to its last byte.
+    pub timeout: Duration,
+    /// Largest number of this target's requests in flight at once.
+    pub max_in_flight: usize,
+    /// Labels of `hammerd_target_info`.
+    pub labels: BTreeMap<String, String>,
+    /// What to send, and what counts as a good answer.
+    pub http: HttpRequest,
+}
+
+/// An HTTP request, ready to be sent again and again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// Host name or address literal (without brackets) to dial.
+    pub host: String,
+    /// Port to dial.
+    pub port: u16,
+    /// Path and query as they stand on the request line.
+    pub path: http::uri::PathAndQuery,
+    /// Method.
+    pub method: http::Method,
+    /// Headers as sent, `host` and `user-agent` included; one that holds a secret is marked sensitive.
+    pub headers: http::HeaderMap,
+    /// Body; empty for none.
+    pub body: Bytes,
+    /// Status codes that count as success.
+    pub expect_status: StatusSet,
+    /// Largest response body, in bytes.
+    pub max_body: u64,
+    /// Whether the URL holds a secret and is never shown.
+    pub secret_url: bool,
+    /// Whether the body holds a secret and is never shown.
+    pub secret_body: bool,
+}
+
+// === impl TargetName ===
+
+impl TargetName {
+    /// What a name may be, for messages.
+    const ACCEPTED: &'static str = "1 to 63 of a-z, 0-9, - and _, a letter or digit first, without two _ in a row";
+    /// The same as a pattern.
+    const PATTERN: &'static str = "^(?!.*__)[a-z0-9][a-z0-9_-]{0,62}$";
+    const MAX_BYTES: usize = 63;
+
+    /// A name, if the text may be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let valid = first && text.len() <= Self::MAX_BYTES && text.bytes().all(inner) && !text.contains("__");
+        valid.then(|| Self(text.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<str> for TargetName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for TargetName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
