@@ -1,8 +1,10 @@
 //! hammerd
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod export;
 pub mod fleet;
@@ -12,6 +14,7 @@ pub mod logs;
 pub mod net;
 pub mod outcome;
 pub mod pace;
+pub mod report;
 pub mod roster;
 pub mod signals;
 pub mod stats;

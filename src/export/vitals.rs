@@ -11,18 +11,17 @@ use super::catalogue as c;
 use super::families::{Family, describe};
 
 /// Written by the control thread, read at scrapes.
-#[derive(Debug)]
 pub struct Vitals {
     reload_successful: AtomicBool,
     reload_success_ms: AtomicU64,
     reloads_succeeded: AtomicU64,
     reloads_failed: AtomicU64,
-    log_lines_lost: fn() -> u64,
+    log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Vitals {
     /// The state right after the first configuration was loaded.
-    pub fn new(log_lines_lost: fn() -> u64) -> Self {
+    pub fn new(log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
         let vitals = Self {
             reload_successful: AtomicBool::new(true),
             reload_success_ms: AtomicU64::new(0),
@@ -54,7 +53,6 @@ impl Vitals {
 }
 
 /// Collects [`Vitals`] and the build's identity.
-#[derive(Debug)]
 pub struct VitalsCollector {
     vitals: Arc<Vitals>,
     descs: Arc<[Desc]>,

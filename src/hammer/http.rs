@@ -113,14 +113,14 @@ impl HttpHammer {
             return Err(fault);
         }
         trace.complete(clock::now_ns());
-        let status = head.status.as_u16();
+        let status = head.status;
         connection.spare_headers = Some(head.headers);
         if connection.settle().await {
             self.road.pool.put(connection);
         } else {
             connection.close(CloseReason::Peer);
         }
-        Ok(Answer { status, expected: self.spec.expect_status.contains(status) })
+        Ok(Answer { status: status.as_u16(), expected: self.spec.expect_status.contains(status) })
     }
 }
 

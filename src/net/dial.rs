@@ -53,7 +53,15 @@ pub struct Dialer {
 impl Dialer {
     /// A dialer for `host` (a name, or an address literal without brackets). The caller is the one writer of `ledger`.
     pub fn new(host: &str, port: u16, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
-        Self { host: host.into(), port, guard: RefCell::new(guard), resolver, ledger, last_good: RefCell::new(None), turn: Cell::new(0) }
+        Self {
+            host: host.into(),
+            port,
+            guard: RefCell::new(guard),
+            resolver,
+            ledger,
+            last_good: RefCell::new(None),
+            turn: Cell::new(0),
+        }
     }
 
     /// Judges addresses otherwise from now on; connections that are open stay.
