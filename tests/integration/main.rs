@@ -1,0 +1,8 @@
+//! The daemon as its users meet it: a process with a config file, real servers to talk to, signals, scrapes.
+//!
+//! `support` holds the parts; each other module tests one side of the daemon. Numbers in the doc comments of tests
+//! are rows of the table of faults. What needs root (private networks, PID namespaces) says SKIPPED without it.
+
+mod support;
+
+mod harness;
