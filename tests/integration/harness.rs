@@ -226,7 +226,7 @@ fn a_frozen_or_slow_origin_answers_no_sooner_than_told() {
     client::exchange(origin.address(), b"GET / HTTP/1.1\r\n\r\n").expect("an answer");
     let requests = origin.requests();
     assert!(start.elapsed() >= 2 * SHORT, "answered after {:?}", start.elapsed());
-    assert!(requests[0].at - start < start.elapsed() - SHORT, "recorded before it is answered");
+    assert!(requests[0].at.elapsed() >= SHORT, "recorded before it is answered");
 }
 
 #[test]

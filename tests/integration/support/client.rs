@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client on a plain socket: one request, one connection, the whole answer.
 
-use std::fmt;
-use std::io::{self, Read, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -51,10 +51,10 @@ pub(crate) fn request(
 ) -> io::Result<Response> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     if !body.is_empty() {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        let _ = write!(head, "Content-Length: {}\r\n", body.len());
     }
     head.push_str("\r\n");
     parse(&exchange(address, &[head.as_bytes(), body].concat())?)

@@ -1,7 +1,8 @@
 //! `hammerd` as a process with a config file, and its HTTP face.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl Builder {
     }
 
     /// Runs it as process 1 of a PID namespace, as a container does. Root only.
-    pub(crate) fn as_pid_1(self) -> Self {
+    pub(crate) fn in_pid_namespace(self) -> Self {
         self.wrapped(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
     }
 
@@ -125,7 +126,7 @@ impl Builder {
             let found = fixed.filter(|&address| client::connect(address).is_ok());
             match found.or_else(|| listening(&process.stderr())) {
                 Some(address) => Ok(address),
-                None => process.check_alive().map(|()| unreachable!("check_alive never succeeds")),
+                None => Err(process.check_alive()),
             }
         });
         let pid = daemon_pid(process.pid());
@@ -141,6 +142,8 @@ impl Builder {
 
     fn spawn(self) -> (Process, TempDir) {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        // Readable also for a daemon that runs as nobody.
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("permissions");
         let config = directory.path().join("hammerd.toml");
         std::fs::write(&config, self.config).expect("the config file");
 
@@ -335,6 +338,20 @@ pub(crate) fn run(args: &[&str], envs: &[(&str, &str)], stdin: &str) -> Finished
     let mut process = Process::start("hammerd", command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let status = process.wait_exit(PATIENCE);
     Finished { code: status.code(), stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+}
+
+/// Starts `hammerd demo` on a port that the kernel chooses.
+pub(crate) fn demo() -> Daemon {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(BINARY);
+    command.args(["demo", "--listen", "127.0.0.1:0", "--log-format", "json"]);
+    let mut process = Process::serve("hammerd demo", &mut command);
+    let address = wait_for("listen address", PATIENCE, || match listening(&process.stderr()) {
+        Some(address) => Ok(address),
+        None => Err(process.check_alive()),
+    });
+    let pid = process.pid();
+    Daemon { process, pid, address, directory }
 }
 
 /// The address of the log line `listening`, whether its fields stand apart or flattened.

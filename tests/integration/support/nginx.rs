@@ -57,7 +57,7 @@ impl Nginx {
         let mut process = Process::serve("nginx", &mut command);
         wait_for("answer of nginx", PATIENCE, || match client::get(address, "/up") {
             Ok(response) if response.status == 204 => Ok(()),
-            _ => process.check_alive(),
+            _ => Err(process.check_alive()),
         });
         let workers = process::children_of(process.pid());
         Self { _process: process, address, directory, workers }

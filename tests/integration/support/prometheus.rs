@@ -46,7 +46,7 @@ impl Prometheus {
         let mut process = Process::serve("prometheus", &mut command);
         wait_for("readiness of Prometheus", STARTING, || match client::get(address, "/-/ready") {
             Ok(response) if response.status == 200 => Ok(()),
-            _ => process.check_alive(),
+            _ => Err(process.check_alive()),
         });
         Self { _process: process, _directory: directory, address }
     }

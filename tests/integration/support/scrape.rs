@@ -96,7 +96,9 @@ impl Scrape {
         } else {
             let sample = sample(line)?;
             let family = self.family_of(&sample.name).ok_or("a sample without TYPE and HELP")?.to_owned();
-            if self.families[&family].kind.as_deref() == Some("counter") && !(sample.value >= 0.0) {
+            if self.families[&family].kind.as_deref() == Some("counter")
+                && (sample.value.is_nan() || sample.value < 0.0)
+            {
                 return Err("a counter that is negative or not a number".to_owned());
             }
             self.samples.push(sample);

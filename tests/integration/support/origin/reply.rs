@@ -1,5 +1,6 @@
 //! What the origin does with a request.
 
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
@@ -147,7 +148,7 @@ impl Step {
             Self::Respond { status, headers, body } => {
                 let mut head = format!("HTTP/1.1 {status} Reason\r\nContent-Length: {}\r\n", body.len());
                 for (name, value) in headers {
-                    head.push_str(&format!("{name}: {value}\r\n"));
+                    let _ = write!(head, "{name}: {value}\r\n");
                 }
                 head.push_str("\r\n");
                 stream.write_all(&[head.as_bytes(), body].concat())?;
