@@ -16,3 +16,4 @@ mod harness;
 mod network;
 mod overload;
 mod reload;
+mod traffic;

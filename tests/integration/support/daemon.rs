@@ -156,8 +156,8 @@ impl Builder {
             Listen::File => {}
         }
         words.extend(self.args);
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).envs(self.envs).env_remove("RUST_LOG");
+        let mut command = command(&words[0]);
+        command.args(&words[1..]).envs(self.envs);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(self.stderr.unwrap_or_else(Stdio::piped));
         (Process::start("hammerd", &mut command), directory)
     }
@@ -333,17 +333,27 @@ pub(crate) fn run(args: &[&str], envs: &[(&str, &str)], stdin: &str) -> Finished
     let directory = tempfile::tempdir().expect("a temporary directory");
     let input = directory.path().join("stdin");
     std::fs::write(&input, stdin).expect("the input");
-    let mut command = Command::new(BINARY);
+    let mut command = command(BINARY);
     command.args(args).envs(envs.iter().copied()).stdin(File::open(&input).expect("the input"));
     let mut process = Process::start("hammerd", command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let status = process.wait_exit(PATIENCE);
     Finished { code: status.code(), stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
 }
 
+/// A command without what the caller's environment may hold for a daemon.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove("RUST_LOG");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HAMMERD_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Starts `hammerd demo` on a port that the kernel chooses.
 pub(crate) fn demo() -> Daemon {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut command = Command::new(BINARY);
+    let mut command = command(BINARY);
     command.args(["demo", "--listen", "127.0.0.1:0", "--log-format", "json"]);
     let mut process = Process::serve("hammerd demo", &mut command);
     let address = wait_for("listen address", PATIENCE, || match listening(&process.stderr()) {
