@@ -1,0 +1,19 @@
+//! The daemon as its users meet it: a process with a config file, real servers to talk to, signals, scrapes.
+//!
+//! `support` holds the parts; each other module tests one side of the daemon. Numbers in the doc comments of tests
+//! are rows of the table of faults. What needs root (private networks, PID namespaces) says SKIPPED without it.
+
+#![expect(clippy::float_cmp, reason = "samples are f64, and those compared are whole numbers, which it holds exactly")]
+
+mod support;
+
+mod admin;
+mod cli;
+mod config;
+mod drain;
+mod faults;
+mod harness;
+mod network;
+mod overload;
+mod reload;
+mod traffic;

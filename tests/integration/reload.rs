@@ -1,0 +1,246 @@
+//! A reload touches what has changed and nothing else; a bad one touches nothing at all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::faults::{failures, responses};
+use crate::overload::assert_rate_holds;
+use crate::support::origin::Request;
+use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, target, wait_until};
+use crate::traffic::{distance, phase};
+
+fn finished(scrape: &Scrape, target: &str) -> f64 {
+    scrape.value("hammerd_requests_total", &[("target", target)])
+}
+
+fn asked_rate(scrape: &Scrape, target: &str) -> Option<f64> {
+    scrape.try_value("hammerd_target_requests_per_second", &[("target", target)])
+}
+
+/// Row 39 and promise 6: remove, add, change and rename at once.
+#[test]
+fn a_reload_touches_only_what_has_changed() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let one = |name: &str, rate: &str| target(name, &origin.url(&format!("/{name}")), rate, "");
+    let daemon =
+        Daemon::start(&[one("kept", "20/s"), one("gone", "40/s"), one("changed", "10/s"), one("old", "5/s")].concat());
+    daemon.scrape_after("kept", 20.0);
+    let before = daemon.scrape_after("old", 3.0);
+    let next = [one("kept", "20/s"), one("changed", "50/s"), one("new", "5/s"), one("added", "30/s")].concat();
+    assert!(daemon.reload_with(&next));
+    daemon.scrape_after("added", 10.0);
+    daemon.scrape_after("new", 3.0);
+    let after = daemon.scrape_after("kept", finished(&before, "kept") + 20.0);
+
+    for name in ["gone", "old"] {
+        assert_eq!(asked_rate(&after, name), None);
+        for metric in ["hammerd_requests_total", "hammerd_requests_scheduled_total", "hammerd_target_info"] {
+            assert_eq!(after.try_value(metric, &[("target", name)]), None, "{metric} of a removed target");
+        }
+        assert_eq!(after.sum("hammerd_request_latency_seconds_count", &[("target", name)]), 0.0);
+    }
+    assert_eq!(asked_rate(&after, "changed"), Some(50.0));
+    assert!(finished(&after, "changed") >= finished(&before, "changed"), "a changed rate keeps the counts");
+    for name in ["kept", "changed"] {
+        let opened = |scrape: &Scrape| scrape.value("hammerd_connections_opened_total", &[("target", name)]);
+        assert_eq!(opened(&after), opened(&before), "{name} keeps its connections");
+    }
+    let path_count = |path: &str| origin.requests().iter().filter(|request| request.path == path).count() as f64;
+    let retired = after.value("hammerd_retired_requests_total", &[("stage", "finished")]);
+    assert_eq!(retired, path_count("/gone") + path_count("/old"), "what is removed stays in the sum");
+    assert_eq!(daemon.scrape().sum("hammerd_requests_dropped_total", &[("reason", "in_flight")]), 0.0);
+}
+
+/// Promise 6: an unchanged target keeps its place in time, whatever happens around it.
+#[test]
+fn an_unchanged_target_keeps_its_phase() {
+    const PERIOD: Duration = Duration::from_millis(100);
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |others: usize| {
+        let others = (0..others).map(|n| target(&format!("n{n}"), &origin.url("/other"), "7/s", ""));
+        target("kept", &origin.url("/kept"), "10/s", "") + &others.collect::<String>()
+    };
+    let daemon = Daemon::start(&config(1));
+    let before = finished(&daemon.scrape_after("kept", 15.0), "kept") as usize;
+    for others in [4, 2, 6] {
+        assert!(daemon.reload_with(&config(others)));
+    }
+    daemon.scrape_after("kept", (before + 25) as f64);
+    let requests = origin.requests();
+    let start = requests[0].at;
+    let kept: Vec<Request> = requests.into_iter().filter(|request| request.path == "/kept").collect();
+    let after = &kept[before + 5..before + 20];
+    let distance = distance(phase(&kept[..before], start, PERIOD), phase(after, start, PERIOD));
+    assert!(distance < 0.2, "the phase has moved by {distance} of a period");
+    assert_rate_holds(&daemon, "kept", 10.0, Duration::from_secs(1));
+}
+
+/// Rows 34 and 35 at a reload, and done-when 2.
+#[test]
+fn a_bad_reload_changes_nothing() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let good = target("a", &origin.url("/a"), "20/s", "");
+    let daemon = Daemon::start(&good);
+    let before = daemon.scrape_after("a", 5.0);
+    let bad = [
+        String::new(),
+        "[targets.a\n".to_owned(),
+        format!("{good}[targets.b]\nurl = \"{}\"\nrate = \"-1/s\"\n", origin.url("/b")),
+        format!("{good}[targets.b]\nurl = \"{}\"\nrate = \"1/s\"\nretries = 5\n", origin.url("/b")),
+        format!("{}[limits]\nmax_total_rate = \"10/s\"\n", good.replace("/a", "/changed")),
+    ];
+    for (n, config) in bad.iter().enumerate() {
+        assert!(!daemon.reload_with(config), "accepted: {config}");
+        let scrape = daemon.scrape();
+        assert_eq!(scrape.sum("hammerd_config_reloads_total", &[]), (n + 1) as f64);
+        assert_eq!(asked_rate(&scrape, "a"), Some(20.0));
+    }
+    std::fs::remove_file(daemon.path("hammerd.toml")).expect("the config file");
+    assert!(!daemon.reload(), "no file");
+    std::fs::create_dir(daemon.path("hammerd.toml")).expect("a directory");
+    assert!(!daemon.reload(), "a directory");
+    std::fs::remove_dir(daemon.path("hammerd.toml")).expect("the directory");
+
+    let after = daemon.scrape_after("a", finished(&before, "a") + 10.0);
+    assert_eq!(after.value("hammerd_connections_opened_total", &[("target", "a")]), 1.0);
+    let succeeded = "hammerd_config_last_reload_success_timestamp_seconds";
+    assert_eq!(after.value(succeeded, &[]), before.value(succeeded, &[]), "the last success was the start");
+    assert!(origin.requests().iter().all(|request| request.path == "/a"), "nothing of a bad file is used");
+    assert!(daemon.reload_with(&good), "and a good file is accepted again");
+}
+
+/// Row 39.
+#[test]
+fn a_listen_address_that_changes_is_refused_by_name() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config =
+        |listen: &str| format!("[server]\nlisten = \"{listen}\"\n{}", target("a", &origin.url("/"), "10/s", ""));
+    let daemon = Daemon::builder(&config("127.0.0.1:0")).listen_from_file().start();
+    assert!(!daemon.reload_with(&config("127.0.0.1:1")));
+    assert!(!daemon.log_with(&["server.listen"]).is_empty(), "{:?}", daemon.log_lines());
+    assert!(daemon.reload_with(&config("127.0.0.1:0")));
+}
+
+/// Row 45: body file, header file and environment are read again.
+#[test]
+fn a_rotated_file_is_used_after_the_next_reload() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("a file");
+    write("body", "first body");
+    write("token", "Bearer first\n");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let rest = format!(
+        "method = \"POST\"\nbody_file = \"{}\"\nheaders_file = {{ authorization = \"{}\" }}",
+        path("body"),
+        path("token")
+    );
+    let config = target("a", &origin.url("/"), "20/s", &rest);
+    let daemon = Daemon::start(&config);
+    let before = origin.wait_requests(3);
+    assert!(before.iter().all(|request| request.body == b"first body"));
+    assert!(before.iter().all(|request| request.header("authorization") == Some("Bearer first")));
+
+    write("body", "second");
+    write("token", "Bearer second\n");
+    assert!(daemon.reload());
+    let count = origin.requests().len();
+    let after = origin.wait_requests(count + 3);
+    let after = &after[count + 1..];
+    assert!(after.iter().all(|request| request.body == b"second"), "{after:?}");
+    assert!(after.iter().all(|request| request.header("authorization") == Some("Bearer second")), "{after:?}");
+    assert!(after.iter().all(|request| request.header("content-length") == Some("6")));
+    let opened = daemon.scrape().value("hammerd_connections_opened_total", &[("target", "a")]);
+    assert!(opened <= 2.0, "{opened} connections");
+    let secret_lines = daemon.log_with(&["Bearer"]);
+    assert!(secret_lines.is_empty(), "{secret_lines:?}");
+}
+
+/// Row 38.
+#[test]
+fn a_thousand_reloads_leak_nothing() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |n: usize| {
+        let name = format!("t{n}");
+        "[server]\nlifecycle = true\n".to_owned()
+            + &target("kept", &origin.url("/kept"), "20/s", "")
+            + &target(&name, &origin.url("/other"), "20/s", "")
+    };
+    let daemon = Daemon::start(&config(0));
+    let reload = |n: usize| {
+        daemon.write_config(&config(n % 3));
+        let answer = daemon.request("POST", "/-/reload", &[]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    (1..=200).for_each(reload);
+    daemon.scrape();
+    let (descriptors, memory) = (daemon.open_descriptors(), daemon.resident_bytes());
+    (201..=1200).for_each(reload);
+    let scrape = daemon.scrape();
+    wait_until("descriptors as before", PATIENCE, || daemon.open_descriptors() <= descriptors + 2);
+    let grown = daemon.resident_bytes().saturating_sub(memory);
+    assert!(grown < 3 << 20, "{grown} bytes grown over a thousand reloads");
+    assert_eq!(scrape.sum("hammerd_config_reloads_total", &[]), 1200.0);
+    assert_eq!(scrape.series("hammerd_target_info").len(), 2);
+    assert_eq!(failures(&scrape, "kept"), HashMap::new());
+    assert_eq!(scrape.value("hammerd_connections_opened_total", &[("target", "kept")]), 1.0);
+}
+
+/// Row 38: a storm is coalesced, and its last file is the one that counts.
+#[test]
+fn a_storm_of_signals_ends_with_the_last_file() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |rate: usize| target("a", &origin.url("/"), &format!("{rate}/s"), "");
+    let daemon = Daemon::start(&config(10));
+    for rate in 11..=60 {
+        daemon.write_config(&config(rate));
+        daemon.signal(Signal::HUP);
+    }
+    let scrape = daemon.scrape_when("the last rate", |scrape| asked_rate(scrape, "a") == Some(60.0));
+    let reloads = scrape.sum("hammerd_config_reloads_total", &[]);
+    assert!((1.0..=50.0).contains(&reloads), "{reloads} reloads for 50 signals");
+    daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 20.0);
+}
+
+/// Row 38: drain wins.
+#[test]
+fn a_reload_during_the_drain_is_ignored() {
+    let origin = Origin::start(|_| Reply::ok("").delayed(Duration::from_secs(1)));
+    let config = |name: &str| "[shutdown]\nlinger = \"0s\"\n".to_owned() + &target(name, &origin.url("/"), "20/s", "");
+    let mut daemon = Daemon::start(&config("a"));
+    origin.wait_requests(5);
+    daemon.signal(Signal::TERM);
+    wait_until("start of the drain", PATIENCE, || daemon.get("/-/ready").status == 503);
+    daemon.write_config(&config("b"));
+    daemon.signal(Signal::HUP);
+    let status = daemon.wait_exit(PATIENCE);
+    assert_eq!(status.code(), Some(0));
+    let summary = daemon.summaries().pop().expect("a summary");
+    assert_eq!(summary["targets"]["b"], serde_json::Value::Null);
+    assert_eq!(summary["targets"]["a"]["started"], origin.requests().len());
+}
+
+/// As SIGHUP, with the result as the answer, and only when allowed.
+#[test]
+fn a_reload_over_http_answers_with_its_result() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |lifecycle: bool, rate: &str| {
+        format!("[server]\nlifecycle = {lifecycle}\n{}", target("a", &origin.url("/"), rate, ""))
+    };
+    let closed = Daemon::start(&config(false, "10/s"));
+    closed.write_config(&config(false, "30/s"));
+    assert_eq!(closed.request("POST", "/-/reload", &[]).status, 403);
+    assert_eq!(asked_rate(&closed.scrape(), "a"), Some(10.0));
+
+    let open = Daemon::start(&config(true, "10/s"));
+    open.write_config(&config(true, "30/s"));
+    assert_eq!(open.request("POST", "/-/reload", &[]).status, 200);
+    assert_eq!(asked_rate(&open.scrape(), "a"), Some(30.0));
+    open.write_config(&config(true, "0/s"));
+    let refused = open.request("POST", "/-/reload", &[]);
+    assert!(refused.status >= 400 && refused.text().contains("targets.a.rate"), "{refused:?}");
+    assert_eq!(asked_rate(&open.scrape(), "a"), Some(30.0));
+    assert!(matches!(open.get("/-/reload").status, 404 | 405), "a GET reloads nothing");
+}

@@ -1,0 +1,148 @@
+//! Name servers, inside a private network where port 53 of a loopback address is free.
+
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{PATIENCE, wait_for};
+
+/// The address of the name server in a private network.
+pub(crate) const NAME_SERVER: &str = "127.0.0.53";
+
+/// A resolver configuration and the name server behind it.
+pub(crate) struct Dns {
+    directory: TempDir,
+    server: Server,
+}
+
+enum Server {
+    None,
+    /// Ends when it goes out of scope.
+    Dnsmasq {
+        _process: Process,
+    },
+    /// Ends when it goes out of scope.
+    Scripted {
+        _server: Scripted,
+    },
+}
+
+/// A name server without any record.
+struct Scripted {
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Dns {
+    /// dnsmasq with these further options, such as `--address=/shop.test/127.0.0.1`; it asks no other server, and
+    /// answers NXDOMAIN for what it does not know in `.test`.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let mut dns = Self::configured();
+        dns.restart(options);
+        dns
+    }
+
+    /// A server that answers every query with this response code and no record.
+    pub(crate) fn without_records(response_code: u8) -> Self {
+        let mut dns = Self::configured();
+        let socket = UdpSocket::bind((NAME_SERVER, 53)).expect("port 53 of a private network");
+        dns.server = Server::Scripted { _server: Scripted::start(socket, response_code) };
+        dns
+    }
+
+    /// A socket that takes queries and never answers.
+    pub(crate) fn silent() -> (Self, UdpSocket) {
+        (Self::configured(), UdpSocket::bind((NAME_SERVER, 53)).expect("port 53 of a private network"))
+    }
+
+    /// Ends the server and starts it with other options.
+    pub(crate) fn restart(&mut self, options: &[&str]) {
+        self.server = Server::None;
+        let mut command = Command::new("dnsmasq");
+        command.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--log-facility=-",
+        ]);
+        command.args(["--user=root", "--bind-interfaces", "--local=/test/", "--pid-file"]);
+        command.arg(format!("--listen-address={NAME_SERVER}")).args(options);
+        let mut server = Process::serve("dnsmasq", &mut command);
+        wait_for("name server", PATIENCE, || match UdpSocket::bind((NAME_SERVER, 53)) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
+            _ => Err(server.check_alive()),
+        });
+        self.server = Server::Dnsmasq { _process: server };
+    }
+
+    /// The words that run a command with this resolver configuration in place of the machine's.
+    pub(crate) fn wrapper(&self) -> Vec<String> {
+        let script = format!(
+            "mount --bind {} /etc/resolv.conf && mount --bind {} /etc/hosts && exec \"$@\"",
+            self.resolv_conf().display(),
+            self.directory.path().join("hosts").display()
+        );
+        ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
+    }
+
+    fn resolv_conf(&self) -> PathBuf {
+        self.directory.path().join("resolv.conf")
+    }
+
+    fn configured() -> Self {
+        let dns = Self { directory: tempfile::tempdir().expect("a temporary directory"), server: Server::None };
+        let text = format!("nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n");
+        std::fs::write(dns.resolv_conf(), text).expect("resolv.conf");
+        std::fs::write(dns.directory.path().join("hosts"), "127.0.0.1 localhost\n").expect("hosts");
+        dns
+    }
+}
+
+// === impl Scripted ===
+
+impl Scripted {
+    fn start(socket: UdpSocket, response_code: u8) -> Self {
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&stopping);
+        let thread = std::thread::spawn(move || {
+            let mut packet = [0; 512];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((length, peer)) = socket.recv_from(&mut packet) {
+                    let answer = without_records(&packet[..length], response_code);
+                    let _ = answer.map(|answer| socket.send_to(&answer, peer));
+                }
+            }
+        });
+        Self { stopping, thread: Some(thread) }
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The answer to a query (RFC 1035, section 4.1): its header and question, nothing else.
+fn without_records(query: &[u8], response_code: u8) -> Option<Vec<u8>> {
+    const HEADER: usize = 12;
+    const ANSWER: u8 = 0x80;
+    const RECURSION_AVAILABLE: u8 = 0x80;
+    let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
+    let mut answer = query.get(..HEADER + name + 5)?.to_vec();
+    answer[2] |= ANSWER;
+    answer[3] = RECURSION_AVAILABLE | response_code;
+    // One question, no records of any section.
+    answer[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
+    Some(answer)
+}
