@@ -73,11 +73,11 @@ impl Body for Outgoing {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let bytes = self.bytes.take();
-        if let Some(began) = self.scrape.take_if(|_| bytes.is_some()) {
+        // Only here and not at the start: the body of an answer to HEAD is never asked for.
+        if let Some(began) = self.scrape.take() {
             self.slot.scrape(began);
         }
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -86,13 +86,6 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-    }
-}
-
-impl Drop for Outgoing {
-    /// hyper drops a body when it has taken all of it, or needs none of it (HEAD).
-    fn drop(&mut self) {
-        self.slot.handed_over();
     }
 }
 

@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn gzip_is_for_those_who_accept_it_and_do_not_like_plain_better() {
-        let rows: [(&[&str], bool); 20] = [
+        let rows: [(&[&str], bool); 21] = [
             (&[], false),
             (&[""], false),
             (&["gzip"], true),
@@ -75,6 +75,7 @@ mod tests {
             (&["identity"], false),
             (&["identity, gzip;q=0.5"], false),
             (&["identity;q=0.5, gzip"], true),
+            (&["identity, gzip"], true),
             (&["identity;q=0, gzip;q=0.1"], true),
             (&["*"], true),
             (&["*, gzip;q=0"], false),

@@ -36,13 +36,11 @@ pub(super) struct Slot {
     stage: Cell<Stage>,
     /// When the stage began: deadlines count from here.
     since: Cell<Instant>,
-    /// When an answer last was complete or bytes of one last left: evictions count from here, so that a trickle of
+    /// When bytes of an answer last left, or the connection came: evictions count from here, so that a trickle of
     /// header bytes does not make a connection look fresh.
     served: Cell<Instant>,
     /// The size of the answer that is leaving.
     answer_bytes: Cell<usize>,
-    /// hyper has the whole answer; what is left to do is a flush.
-    handed_over: Cell<bool>,
     /// When the scrape that is leaving was gathered.
     scrape: Cell<Option<Scraped>>,
 }
@@ -55,7 +53,6 @@ impl Slot {
             since: Cell::new(now),
             served: Cell::new(now),
             answer_bytes: Cell::new(0),
-            handed_over: Cell::new(false),
             scrape: Cell::new(None),
         })
     }
@@ -90,7 +87,6 @@ impl Slot {
     /// An answer of this size is about to leave.
     pub(super) fn answering(&self, bytes: usize) {
         self.enter(Stage::Answering);
-        self.served.set(self.since.get());
         self.answer_bytes.set(bytes);
     }
 
@@ -99,30 +95,16 @@ impl Slot {
         self.scrape.set(Some(began));
     }
 
-    /// hyper needs nothing more of the answer.
-    pub(super) fn handed_over(&self) {
-        self.handed_over.set(true);
-    }
-
     fn received(&self) {
         if self.stage.get() == Stage::Idle {
             self.enter(Stage::Request);
         }
     }
 
-    /// Whether this flush is the end of an answer.
-    fn take_handed_over(&self) -> bool {
-        self.handed_over.replace(false)
-    }
-
     /// The whole answer has left. Returns the scrape that it was.
     fn answered(&self) -> Option<Scraped> {
-        // With pipelined requests the next one may be in work before the flush.
-        if self.stage.get() == Stage::Answering {
-            self.enter(Stage::Idle);
-            self.answer_bytes.set(0);
-        }
-        self.served.set(Instant::now());
+        self.enter(Stage::Idle);
+        self.answer_bytes.set(0);
         self.scrape.take()
     }
 
@@ -227,7 +209,8 @@ impl Write for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        if !self.slot.take_handed_over() {
+        // hyper takes an answer in one piece and reads no further request before it is flushed.
+        if self.slot.stage() != Stage::Answering {
             return Poll::Ready(Ok(()));
         }
         let scrape = self.slot.answered();

@@ -13,6 +13,12 @@ fn huge() -> Face {
     face_with_help(&"x".repeat(HUGE_BYTES))
 }
 
+/// A shutdown that must end by itself.
+fn shut_down(admin: Admin) {
+    let down = thread::spawn(move || admin.shutdown());
+    eventually("the shutdown ends", || down.is_finished());
+}
+
 /// A client that has asked for metrics and reads none of the answer, of which the server is known to hold a part.
 fn stalled(admin: &Admin) -> Client {
     let before_bytes = admin.held_bytes();
@@ -122,7 +128,8 @@ fn a_scraper_that_does_not_read_is_cut_and_its_answer_forgotten() {
     let admin = serve(huge(), Bounds { answer: Duration::from_millis(200), ..WIDE });
     let mut client = stalled(&admin);
     eventually("the memory is released", || admin.held_bytes() == 0);
-    assert!(client.hear().is_err());
+    // A reset and no orderly end: the kernel does not go on offering what it had.
+    assert_eq!(client.hear().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(*admin.scraped().borrow(), None);
 }
 
@@ -157,10 +164,11 @@ fn stalled_again(admin: &Admin) -> Client {
 #[test]
 fn stalled_scrapers_on_every_seat_keep_no_one_out() {
     let admin = serve(huge(), Bounds { connections: 2, ..WIDE });
-    let mut first = stalled(&admin);
-    let _second = stalled(&admin);
+    let mut stuck = [stalled(&admin), stalled(&admin)];
     assert_eq!(ask(&admin, "GET", "/-/ready").status, 200);
-    assert!(first.hear().is_err());
+    // Which of them had to go depends on when the kernel last took bytes of each.
+    let cut = stuck.iter_mut().filter_map(|client| client.hear().err()).count();
+    assert_eq!(cut, 1);
 }
 
 #[test]
@@ -205,8 +213,7 @@ fn a_shutdown_frees_the_port_and_waits_for_no_idler() {
     let addr = admin.local_addr();
     let mut idle = Client::of(&admin);
     idle.ask("GET", "/-/ready", "");
-    // Would take a minute if it waited.
-    admin.shutdown();
+    shut_down(admin);
     assert!(idle.was_cut());
     assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     Bound::bind(addr).unwrap();
@@ -217,7 +224,9 @@ fn a_shutdown_lets_an_answer_leave() {
     let admin = serve(huge(), WIDE);
     let mut scraped = admin.scraped();
     let mut client = stalled(&admin);
+    let addr = admin.local_addr();
     let down = thread::spawn(move || admin.shutdown());
+    eventually("the port is free", || TcpStream::connect(addr).is_err());
     let heard = client.hear().unwrap();
     assert!(heard.body.len() > HUGE_BYTES);
     down.join().unwrap();
@@ -230,7 +239,7 @@ fn a_shutdown_is_bounded_whatever_the_client_does() {
     let mut half = Client::of(&admin);
     half.say(HALF_HEAD).unwrap();
     let mut deaf = stalled(&admin);
-    admin.shutdown();
+    shut_down(admin);
     assert!(half.was_cut());
     assert!(deaf.hear().is_err());
 }
