@@ -81,7 +81,7 @@ impl Scalar for Size {
     fn parse(node: &Node) -> Result<u64, Refusal> {
         let size = match &node.shape {
             Shape::Integer(bytes) => u64::try_from(*bytes).ok(),
-            Shape::Text(text) => parse_size(&text.text),
+            Shape::Text(text) => parse_size(&text.content),
             _ => None,
         };
         let accepted = "a size is 0 to 1GiB, as in 65536, 64KiB or 1MB";
