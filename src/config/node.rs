@@ -174,8 +174,8 @@ impl Node {
                         table.insert(name, node);
                     }
                 }
-                // A table is where somebody first spoke of it; the built-in layer, 0, only when nobody did.
-                let place = places.into_iter().min_by_key(|place| (place.layer == 0, *place)).unwrap_or(place);
+                // A table is where somebody first spoke of it.
+                let place = places.into_iter().min().unwrap_or(place);
                 return Self::new(place, Shape::Table(table));
             }
         };

@@ -162,11 +162,20 @@ fn a_burst_is_the_process_and_its_size() {
 fn a_later_layer_may_swap_a_key_for_its_twin() {
     let folder = Folder::new();
     let body = folder.write("body", "from file");
-    let first = folder.write("first.toml", format!("{ONE_TARGET}body = 'inline'\nprocess = 'burst'\nburst = 2\n"));
-    let second = format!("targets.x.body_file = {body:?}\ntargets.x.process = 'even'");
+    let first = format!(
+        "{ONE_TARGET}body = 'inline'\nprocess = 'burst'\nburst = 2\nheaders.a = 'inline'\nheaders_file.b = {body:?}\n"
+    );
+    let first = folder.write("first.toml", first);
+    let second = format!(
+        "[targets.x]\nbody_file = {body:?}\nprocess = 'even'\nheaders.b = 'inline'\nheaders_file.a = {body:?}\n"
+    );
     let Loaded { config } = accept(&Sources { files: vec![first], ..inline(second) });
-    assert_eq!(target(&config, "x").http.body, "from file");
-    assert_eq!(target(&config, "x").process, Process::Even);
+    let x = target(&config, "x");
+    assert_eq!((&x.http.body[..], x.process), (&b"from file"[..], Process::Even));
+    assert_eq!(
+        (&x.http.headers["a"], &x.http.headers["b"]),
+        (&"from file".parse().unwrap(), &"inline".parse().unwrap())
+    );
 }
 
 #[test]
@@ -294,9 +303,75 @@ fn ten_thousand_targets_are_accepted() {
     for n in 0..10_000 {
         writeln!(text, "[targets.t{n}]\nurl = 'http://h/{n}'\nrate = '1/s'\nlabels = {{ n = '{n}' }}").unwrap();
     }
-    let begin = std::time::Instant::now();
     let Loaded { config } = accept(&inline(text));
-    println!("took {:?}", begin.elapsed());
     assert_eq!(config.targets.len(), 10_000);
     assert_eq!(target(&config, "t7").labels["n"], "7");
+}
+
+#[test]
+fn toml_yaml_and_json_say_the_same() {
+    let folder = Folder::new();
+    let files = [
+        folder.write(
+            "a.toml",
+            "\u{feff}[targets.x]\nurl = 'http://h/'\nrate = 2.5\nmax_in_flight = 0x10\nlabels = { a = '007', d = 2020-01-01 }\n\
+             body = \"😀\\t/\"\nexpect_status = [\n  200, # one\n  '3xx',\n]\n[server]\nlifecycle = true\n",
+        ),
+        folder.write(
+            "a.yaml",
+            "\u{feff}# one document\n---\nserver: { lifecycle: true }\ntargets:\n  x:\n    url: http://h/\n    rate: 2.5\n\
+             \x20   max_in_flight: 0x10\n    labels: { a: 007, d: 2020-01-01 }\n    body: \"\\U0001F600\\t/\"\n\
+             \x20   expect_status:\n    - 200\n    - 3xx\n...\n",
+        ),
+        folder.write(
+            "a.json",
+            "{\t\"server\": {\"lifecycle\": true},\r\n\t\"targets\": {\"x\": {\"url\": \"http:\\/\\/h\\/\", \"rate\": 2.5,\n\
+             \"max_in_flight\": 16, \"labels\": {\"a\": \"007\", \"d\": \"2020-01-01\"}, \"body\": \"\\ud83d\\ude00\\t/\",\n\
+             \"expect_status\": [200, \"3xx\"]}}}",
+        ),
+    ];
+    let [toml, yaml, json] = files.map(|file| accept(&Sources { files: vec![file], ..Sources::default() }).config);
+    let x = target(&toml, "x");
+    assert_eq!((x.rate, x.max_in_flight), ("2.5/s".parse().unwrap(), 16));
+    assert_eq!((&x.http.body[..], x.labels["a"].as_str()), ("😀\t/".as_bytes(), "007"));
+    assert_eq!(toml, yaml);
+    assert_eq!(toml, json);
+}
+
+#[test]
+fn a_sum_of_rates_may_reach_the_ceiling() {
+    let thirds = ["a", "b", "c"].map(|name| format!("[targets.{name}]\nurl = 'http://h/'\nrate = '1/3s'\n")).concat();
+    accept(&inline(format!("[limits]\nmax_total_rate = '1/s'\n{thirds}")));
+    let ones = ["a", "b", "c"].map(|name| format!("[targets.{name}]\nurl = 'http://h/'\nrate = '1/s'\n")).concat();
+    accept(&inline(format!("[limits]\nmax_total_rate = '3/s'\nmax_targets = 3\n{ones}")));
+}
+
+#[test]
+fn a_low_ceiling_lowers_what_nobody_set() {
+    let text = format!("[limits]\nmax_total_in_flight = 7\nmax_body = 5\n{ONE_TARGET}");
+    let Loaded { config } = accept(&inline(text));
+    assert_eq!(target(&config, "x").max_in_flight, 7);
+    assert_eq!(target(&config, "x").http.max_body, 5);
+}
+
+#[test]
+fn a_target_name_is_a_key_for_texts() {
+    let Loaded { config } = accept(&inline(ONE_TARGET));
+    let (name, _) = config.targets.get_key_value("x").unwrap();
+    assert_eq!((name.as_str(), format!("{name:>3}|")), ("x", "  x|".to_owned()));
+    for (text, valid) in [
+        ("a", true),
+        ("0-a_b", true),
+        (&*"a".repeat(63), true),
+        (&*"a".repeat(64), false),
+        ("", false),
+        ("-a", false),
+        ("_a", false),
+        ("a__b", false),
+        ("A", false),
+        ("ä", false),
+        ("a.b", false),
+    ] {
+        assert_eq!(super::super::TargetName::parse(text).is_some(), valid, "{text:?}");
+    }
 }

@@ -108,6 +108,12 @@ fn a_variable_that_names_no_key_is_refused() {
 }
 
 #[test]
+fn a_flag_that_is_given_twice_is_refused() {
+    let overrides = pairs(&[("targets.x.headers.a", "1"), ("targets.x.headers.a", "2"), ("server.listen", "off")]);
+    assert_eq!(refuse(&Sources { overrides, ..inline(ONE_TARGET) }).to_string(), "--header a: set twice");
+}
+
+#[test]
 fn nothing_at_all_says_how_to_name_a_configuration() {
     let env = pairs(&[("HAMMERD_CONFIG", "x"), ("HOME", "/")]);
     let text = refuse(&Sources { env, ..Sources::default() }).to_string();
