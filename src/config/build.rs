@@ -8,7 +8,7 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 
 use super::error::{Mistakes, Origins, Place, join, quote};
-use super::kind::{ProcessWord, display_size, header_value};
+use super::kind::{MAX_SIZE, ProcessWord, display_size, header_value};
 use super::node::HIDDEN;
 use super::rates::{display_total, total};
 use super::section::{self, Found, Root, Slot};
@@ -73,7 +73,7 @@ fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BT
     let raw = root.targets.value()?;
     // A ceiling that was refused holds nobody back: its own mistake is enough.
     let limits = root.limits.value();
-    let max_body = limits.and_then(|limits| limits.max_body.value()).copied().unwrap_or(u64::MAX - 1);
+    let max_body = limits.and_then(|limits| limits.max_body.value()).copied().unwrap_or(MAX_SIZE);
     let max_total_in_flight = limits.and_then(|limits| limits.max_total_in_flight.value()).copied().unwrap_or(u64::MAX);
     let mut shared = Build {
         defaults: root.defaults.value()?,

@@ -14,7 +14,7 @@ use super::error::Mistakes;
 use super::node::{HIDDEN, Node, Shape};
 use crate::pace::Rate;
 
-pub(super) use number::{Count, Size, Span, display_duration, display_size};
+pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
 pub(super) use request::{Body, HeaderFiles, Headers, Labels, Method, Url, header_value};
 
 /// A kind of value.

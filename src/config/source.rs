@@ -102,8 +102,11 @@ impl Sources {
     }
 
     fn is_empty(&self) -> bool {
+        // A flag alone, --listen, adjusts a configuration; one that speaks of targets is one.
+        let adds_target = |(key, _): &(String, String)| key.starts_with("targets.");
         let sets_key = |(name, _): &(String, String)| name.starts_with(PREFIX);
-        self.files.is_empty() && self.inline.is_none() && self.overrides.is_empty() && !self.env.iter().any(sets_key)
+        let texts = !self.files.is_empty() || self.inline.is_some();
+        !texts && !self.overrides.iter().any(adds_target) && !self.env.iter().any(sets_key)
     }
 
     fn read_texts(&self, layers: &mut Vec<Table>, origins: &mut Origins, mistakes: &mut Mistakes) {

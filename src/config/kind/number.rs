@@ -63,7 +63,8 @@ impl<const MIN: u64, const MAX: u64> Scalar for Count<MIN, MAX> {
 /// A number of bytes, up to a gibibyte.
 pub(in super::super) struct Size;
 
-const MAX_SIZE: u64 = 1 << 30;
+/// The largest [`Size`].
+pub(in super::super) const MAX_SIZE: u64 = 1 << 30;
 const UNITS: [(&str, u64); 8] = [
     ("", 1),
     ("B", 1),

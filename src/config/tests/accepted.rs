@@ -106,6 +106,22 @@ fn the_environment_alone_may_be_a_configuration() {
 }
 
 #[test]
+fn flags_alone_may_be_a_configuration() {
+    let overrides = pairs(&[("targets.hit.url", "http://h/"), ("targets.hit.rate", "10/s"), ("server.listen", "off")]);
+    let Loaded { config } = accept(&Sources { overrides, ..Sources::default() });
+    assert_eq!((target(&config, "hit").rate, config.server.listen), (Rate::per_second(10), None));
+}
+
+#[test]
+fn numbers_may_be_grouped_and_signed_as_toml_has_it() {
+    let text = format!("{ONE_TARGET}max_in_flight = +1_000\nmax_body = 1_000\n[metrics]\nbuckets = [1_0.5, 2e1]");
+    let Loaded { config } = accept(&inline(text));
+    let x = target(&config, "x");
+    assert_eq!((x.max_in_flight, x.http.max_body), (1000, 1000));
+    assert_eq!(config.metrics.buckets[..], [10.5, 20.0]);
+}
+
+#[test]
 fn standard_input_is_read_once_for_all_loads() {
     let mut sources = Sources { files: vec!["-".into()], ..Sources::default() };
     assert_eq!(refuse(&sources).to_string(), "stdin: can't be read: standard input was not read");

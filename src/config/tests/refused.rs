@@ -116,7 +116,8 @@ fn a_flag_that_is_given_twice_is_refused() {
 #[test]
 fn nothing_at_all_says_how_to_name_a_configuration() {
     let env = pairs(&[("HAMMERD_CONFIG", "x"), ("HOME", "/")]);
-    let text = refuse(&Sources { env, ..Sources::default() }).to_string();
+    let overrides = pairs(&[("server.listen", ":1")]);
+    let text = refuse(&Sources { env, overrides, ..Sources::default() }).to_string();
     assert_eq!(text, "no configuration: name a file with --config or HAMMERD_CONFIG, or set HAMMERD_CONFIG_INLINE");
 }
 
