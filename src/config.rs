@@ -1,6 +1,34 @@
 //! What the operator asked for, validated: after this module nothing is checked twice.
+//!
+//! [`load`] reads [`Sources`] and gives a [`Config`] or every mistake at once. The way of a value: `source` collects
+//! texts, `syntax` turns each into [`node`](self)s that know their line, `source` lays them over each other with the
+//! `config` crate, `section` is the one list of keys and reads each by its `kind`, `build` puts targets together,
+//! `show` prints them without their secrets, `schema` describes the keys to editors.
+//!
+//! Promises: a value is accepted or named in a message with its file, line and key; a secret is in no message and no
+//! output; loading again reads every file again. Left out: where sources come from (`cli`), and what a change of
+//! configuration does to running targets (`fleet`).
 
+mod build;
+mod error;
+mod kind;
+mod node;
+mod rates;
+mod schema;
+mod section;
+mod show;
+mod source;
+mod status;
+mod syntax;
+mod url;
+mod variables;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,6 +38,19 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::pace::{Process, Rate};
+
+pub use error::Rejected;
+pub use schema::schema;
+pub use show::{frozen_differences, plan, redacted};
+pub use source::{Sources, load};
+pub use status::StatusSet;
+
+/// A configuration that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What holds.
+    pub config: Config,
+}
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,7 +146,7 @@ pub struct Target {
 }
 
 /// An HTTP request, ready to be sent again and again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpRequest {
     /// Host name or address literal (without brackets) to dial.
     pub host: String,
@@ -115,7 +156,7 @@ pub struct HttpRequest {
     pub path: http::uri::PathAndQuery,
     /// Method.
     pub method: http::Method,
-    /// Headers as sent, `host` and `user-agent` included.
+    /// Headers as sent, `host` and `user-agent` included; one that holds a secret is marked sensitive.
     pub headers: http::HeaderMap,
     /// Body; empty for none.
     pub body: Bytes,
@@ -123,4 +164,49 @@ pub struct HttpRequest {
     pub expect_status: StatusSet,
     /// Largest response body, in bytes.
     pub max_body: u64,
+    /// Whether the URL holds a secret and is never shown.
+    pub secret_url: bool,
+    /// Whether the body holds a secret and is never shown.
+    pub secret_body: bool,
+}
+
+// === impl TargetName ===
+
+impl TargetName {
+    /// What a name may be, for messages.
+    const ACCEPTED: &'static str = "1 to 63 of a-z, 0-9, - and _, a letter or digit first, without two _ in a row";
+    /// The same as a pattern.
+    const PATTERN: &'static str = "^(?!.*__)[a-z0-9][a-z0-9_-]{0,62}$";
+    const MAX_BYTES: usize = 63;
+
+    /// A name, if the text may be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let valid = first && text.len() <= Self::MAX_BYTES && text.bytes().all(inner) && !text.contains("__");
+        valid.then(|| Self(text.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<str> for TargetName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for TargetName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }

@@ -1,0 +1,168 @@
+//! The endpoints.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_ENCODING, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use prometheus::{Registry, TextEncoder};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::answer::{self, Outgoing, Reply};
+use super::room::Room;
+use super::wire::Slot;
+use super::{ReloadRequest, Scraped, encoding, page};
+
+/// The text format of Prometheus. The crate's constant lacks the character set.
+const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// How much of a request's body is read, and thrown away, so that the client gets to see the answer.
+const REQUEST_BODY_BYTES_MAX: u64 = 64 << 10;
+
+/// Answers one request.
+pub(super) async fn answer(request: Request<Incoming>, room: &Room, slot: Rc<Slot>) -> Response<Outgoing> {
+    let (head, body) = request.into_parts();
+    let refused = drain(body).await;
+    slot.working();
+    let mut scrape = None;
+    let reply = match (refused, head.uri.path()) {
+        (Some(reply), _) => reply,
+        (None, "/metrics") => get(&head.method, || metrics(room, &head.headers, &mut scrape)),
+        (None, path) => route(&head.method, path, room).await,
+    };
+    reply.map(|body| Outgoing::new(body, scrape, slot, &room.held_bytes))
+}
+
+async fn route(method: &Method, path: &str, room: &Room) -> Reply {
+    let face = &room.face;
+    match path {
+        "/" => get(method, || index(room)),
+        "/-/healthy" => get(method, || probe((face.healthy)(), "healthy")),
+        "/-/ready" => get(method, || probe((face.ready)(), "ready")),
+        "/config" => get(method, || answer::text(StatusCode::OK, (face.config)())),
+        "/-/reload" if method != Method::POST => answer::method_not_allowed("POST"),
+        "/-/reload" => reload(face.lifecycle.as_ref(), room.bounds.reload).await,
+        _ => answer::text(StatusCode::NOT_FOUND, "not found; / lists what there is\n"),
+    }
+}
+
+/// The answer to GET, and to HEAD, whose body hyper leaves away. What the face's own code does wrong is an answer too.
+fn get(method: &Method, reply: impl FnOnce() -> Reply) -> Reply {
+    if method != Method::GET && method != Method::HEAD {
+        return answer::method_not_allowed("GET, HEAD");
+    }
+    unpanicked(reply).unwrap_or_else(|Panicked| {
+        answer::text(StatusCode::INTERNAL_SERVER_ERROR, "making this answer failed; the log says why\n")
+    })
+}
+
+fn probe(good: bool, word: &str) -> Reply {
+    if good {
+        answer::text(StatusCode::OK, format!("{word}\n"))
+    } else {
+        answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("not {word}\n"))
+    }
+}
+
+fn index(room: &Room) -> Reply {
+    let face = &room.face;
+    answer::html(page::index(&face.version, (face.ready)(), face.lifecycle.is_some(), &(face.targets)()))
+}
+
+/// The metrics; `scrape` is set to when they were gathered, if they were.
+fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Reply {
+    room.make_space();
+    let began = Scraped::now();
+    let text = match render(&room.face.registry) {
+        Ok(text) => text,
+        Err(why) => {
+            room.complaints.say(|held_back| tracing::error!(error = why, held_back, "cannot render the metrics"));
+            return answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("collecting the metrics failed: {why}\n"));
+        }
+    };
+    *scrape = Some(began);
+    let zipped = encoding::wants_gzip(headers).then(|| encoding::gzip(text.as_bytes()).ok()).flatten();
+    let is_zipped = zipped.is_some();
+    let mut reply = answer::typed(StatusCode::OK, METRICS_TEXT, zipped.unwrap_or_else(|| text.into_bytes()));
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if is_zipped {
+        reply.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    reply
+}
+
+fn render(registry: &Registry) -> Result<String, String> {
+    match unpanicked(|| TextEncoder::new().encode_to_string(&registry.gather())) {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(Panicked) => Err("a collector panicked".to_owned()),
+    }
+}
+
+/// Somebody else's code panicked; the hook has said so already.
+struct Panicked;
+
+/// Runs code that is not ours. Nothing of ours can be left half done by it: it is only read from.
+fn unpanicked<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
+}
+
+/// Asks for a reload and waits for what came of it.
+async fn reload(lifecycle: Option<&mpsc::Sender<ReloadRequest>>, patience: Duration) -> Reply {
+    let Some(lifecycle) = lifecycle else {
+        return answer::text(StatusCode::FORBIDDEN, "reloading by HTTP is off; server.lifecycle = true allows it\n");
+    };
+    let (reply, outcome) = oneshot::channel();
+    match lifecycle.try_send(ReloadRequest { reply }) {
+        Ok(()) => {}
+        Err(mpsc::error::TrySendError::Full(_)) => {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many reloads are waiting already\n");
+        }
+        Err(mpsc::error::TrySendError::Closed(_)) => {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "not reloaded: hammerd is stopping\n");
+        }
+    }
+    match timeout(patience, outcome).await {
+        Ok(Ok(Ok(done))) => answer::text(StatusCode::OK, line(done)),
+        Ok(Ok(Err(why))) => answer::text(StatusCode::INTERNAL_SERVER_ERROR, line(why)),
+        Ok(Err(_)) => answer::text(StatusCode::SERVICE_UNAVAILABLE, "not reloaded: hammerd is stopping\n"),
+        Err(_) => {
+            answer::text(StatusCode::GATEWAY_TIMEOUT, "the reload is taking long; the log will say how it ended\n")
+        }
+    }
+}
+
+/// The text with the end of its last line.
+fn line(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// Reads a request's body and forgets it. Returns the answer if it is too long or breaks off.
+async fn drain(mut body: Incoming) -> Option<Reply> {
+    let mut read_bytes = 0;
+    loop {
+        // Also before the first read: a client that waits for "100 Continue" then never sends what is too long.
+        if read_bytes + body.size_hint().lower() > REQUEST_BODY_BYTES_MAX {
+            return Some(last(answer::text(StatusCode::PAYLOAD_TOO_LARGE, "no request here needs a body\n")));
+        }
+        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            None => return None,
+            Some(Ok(frame)) => read_bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) => return Some(last(answer::text(StatusCode::BAD_REQUEST, "the request's body broke off\n"))),
+        }
+    }
+}
+
+/// The same answer as the last one on its connection.
+fn last(mut reply: Reply) -> Reply {
+    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    reply
+}

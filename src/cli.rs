@@ -1,0 +1,273 @@
+//! Commands and flags: what was typed becomes sources and options, and an end becomes an exit code.
+
+mod hit;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Loaded, Sources};
+use crate::daemon::{self, Ended, Options};
+use crate::demo;
+use crate::logs::{self, Format, Outlet};
+use crate::report::Output;
+
+/// How a command ended, as the shell sees it.
+mod exit {
+    /// As asked.
+    pub(super) const OK: u8 = 0;
+    /// It failed while running.
+    pub(super) const FAILED: u8 = 1;
+    /// Wrong usage.
+    pub(super) const USAGE: u8 = 2;
+    /// The configuration was rejected (`EX_CONFIG` of sysexits).
+    pub(super) const CONFIG: u8 = 78;
+    /// Added to the number of a signal that cut a drain short.
+    pub(super) const SIGNALED: u8 = 128;
+}
+
+/// How long output may take to leave when we end.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Always-on synthetic HTTP traffic with honest Prometheus metrics.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = false)]
+struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon (also without a command)
+    Run(RunArgs),
+    /// Validate the configuration, print the plan, and exit
+    Check(SourceArgs),
+    /// Send traffic to one URL for a while and print a summary
+    Hit(hit::HitArgs),
+    /// Run the whole daemon on a built-in server and configuration
+    Demo(DemoArgs),
+    /// Print the JSON Schema of the configuration file
+    Schema,
+}
+
+#[derive(Args)]
+struct SourceArgs {
+    /// Configuration file (TOML; YAML or JSON by extension); later ones overlay earlier ones; - reads stdin
+    #[arg(short, long = "config", value_name = "FILE", env = "HAMMERD_CONFIG", hide_env_values = true)]
+    config: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+struct LogArgs {
+    /// How log lines look
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// error, warn, info, debug, trace, or directives as in RUST_LOG
+    #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = logs::DEFAULT_FILTER)]
+    log_level: String,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    logs: LogArgs,
+    /// Where /metrics is served, or "off"
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Stop after this time as SIGTERM would
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// How summaries look; json also follows from --log-format json
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    output: Option<OutputFormat>,
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    #[command(flatten)]
+    logs: LogArgs,
+    /// Where /metrics is served
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9955")]
+    listen: String,
+    /// Stop after this time as SIGTERM would
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    Text,
+    Json,
+}
+
+impl From<OutputFormat> for Output {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Text => Self::Text,
+            OutputFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// Does what the arguments say and returns the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too. Nothing to do about a closed terminal.
+            let _ = error.print();
+            return error.exit_code().try_into().unwrap_or(exit::USAGE);
+        }
+    };
+    match cli.command {
+        None => run(cli.run),
+        Some(Command::Run(args)) => run(args),
+        Some(Command::Check(args)) => check(args),
+        Some(Command::Hit(args)) => hit::hit(args),
+        Some(Command::Demo(args)) => demo(args),
+        Some(Command::Schema) => print(&config::schema()),
+    }
+}
+
+fn run(args: RunArgs) -> u8 {
+    let mut overrides = Vec::new();
+    overrides.extend(args.listen.map(|listen| ("server.listen".to_owned(), listen)));
+    let follows_log = if args.logs.log_format == LogFormat::Json { Output::Json } else { Output::Text };
+    let output = args.output.map_or(follows_log, Output::from);
+    with_sources(args.sources, overrides, |sources, loaded| start(&args.logs, sources, loaded, args.duration, output))
+}
+
+fn check(args: SourceArgs) -> u8 {
+    with_sources(args, Vec::new(), |_, loaded| print(&config::plan(&loaded.config)))
+}
+
+fn demo(args: DemoArgs) -> u8 {
+    let origin = match demo::Origin::start() {
+        Ok(origin) => origin,
+        Err(error) => return fail(&format!("the demo's server can't start: {error}")),
+    };
+    let sources = Sources {
+        inline: Some(demo::config(origin.addr())),
+        overrides: vec![("server.listen".to_owned(), args.listen)],
+        ..Sources::default()
+    };
+    match config::load(&sources) {
+        Ok(loaded) => {
+            if let Some(listen) = loaded.config.server.listen {
+                print(&demo::welcome(listen, origin.addr()));
+            }
+            start(&args.logs, sources, loaded, args.duration, Output::Text)
+        }
+        Err(rejected) => reject(&rejected),
+    }
+}
+
+/// Loads the configuration that the arguments and the environment name, and goes on if it is valid.
+fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Sources, Loaded) -> u8) -> u8 {
+    let mut sources = Sources { files: args.config, overrides, ..environment() };
+    if let Err(error) = sources.read_stdin() {
+        return fail(&format!("can't read the configuration from stdin: {error}"));
+    }
+    match config::load(&sources) {
+        Ok(loaded) => then(sources, loaded),
+        Err(rejected) => reject(&rejected),
+    }
+}
+
+/// What the environment has to say. A variable that is not UTF-8 can't be a setting of ours.
+fn environment() -> Sources {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let env: Vec<_> = std::env::vars_os().filter_map(text).collect();
+    let inline = env.iter().find(|(name, _)| name == "HAMMERD_CONFIG_INLINE").map(|(_, value)| value.clone());
+    Sources { inline, env, ..Sources::default() }
+}
+
+fn start(args: &LogArgs, sources: Sources, loaded: Loaded, duration: Option<Duration>, output: Output) -> u8 {
+    start_with(args, loaded, |results, log_lines_lost| Options {
+        sources,
+        duration,
+        output,
+        results,
+        live: None,
+        log_lines_lost,
+    })
+}
+
+/// Counts lines that could not be written.
+type LinesLost = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+fn start_with(args: &LogArgs, loaded: Loaded, options: impl FnOnce(Outlet, LinesLost) -> Options) -> u8 {
+    let format = match args.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let log = match logs::init(format, &args.log_level) {
+        Ok(log) => log,
+        Err(error @ logs::InitError::Filter { .. }) => {
+            complain(&format!("--log-level: {error}"));
+            return exit::USAGE;
+        }
+        Err(error) => return fail(&error.to_string()),
+    };
+    let results = match Outlet::stdout() {
+        Ok(results) => results,
+        Err(error) => return fail(&format!("standard output can't be used: {error}")),
+    };
+    daemon::raise_descriptor_limit(&loaded.config);
+    let counted = log.clone();
+    let ended = daemon::run(options(results.clone(), Arc::new(move || counted.lost())), loaded);
+    let code = match ended {
+        Ok(Ended::Stopped) => exit::OK,
+        Ok(Ended::CutShort { signal }) => exit::SIGNALED + signal,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            tracing::error!("{text}");
+            exit::FAILED
+        }
+    };
+    results.flush(FLUSH_PATIENCE);
+    log.flush(FLUSH_PATIENCE);
+    code
+}
+
+fn reject(rejected: &config::Rejected) -> u8 {
+    complain(&rejected.to_string());
+    exit::CONFIG
+}
+
+fn fail(text: &str) -> u8 {
+    complain(text);
+    exit::FAILED
+}
+
+fn complain(text: &str) {
+    // Nobody is left to be told when stderr is gone.
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}
+
+fn print(text: &str) -> u8 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => exit::OK,
+        Err(error) => fail(&format!("standard output: {error}")),
+    }
+}

@@ -1,0 +1,12 @@
+//! The one clock of the load path: nanoseconds of `CLOCK_MONOTONIC`.
+//!
+//! The timerfd that wakes a worker counts on the same clock, so a due time is armed as it stands. Setting the wall clock
+//! doesn't move it, and it goes on while the process is frozen: what was missed meanwhile is seen to be late.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Now, in nanoseconds since some fixed point before the process started.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

@@ -1,0 +1,377 @@
+//! From what was written to what holds: defaults applied, files read, keys that depend on each other compared.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderMap, HeaderValue};
+
+use super::error::{Mistakes, Origins, Place, join, quote};
+use super::kind::{ProcessWord, display_size, header_value};
+use super::node::HIDDEN;
+use super::rates::{display_total, total};
+use super::section::{self, Found, Root, Slot};
+use super::source::Files;
+use super::url::Endpoint;
+use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName};
+use crate::pace::Process;
+
+/// Largest file of a header's value or a URL, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+
+/// Puts everything together. `None` only when mistakes were noted.
+pub(super) fn config(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<Config> {
+    let limits = root.limits.value().and_then(limits);
+    let targets = targets(root, origins, mistakes);
+    let (limits, targets) = (limits?, targets?);
+    check_total_rate(root, &limits, &targets, origins, mistakes);
+    Some(Config {
+        server: server(root.server.value()?)?,
+        shutdown: shutdown(root.shutdown.value()?)?,
+        engine: engine(root.engine.value()?)?,
+        limits,
+        metrics: metrics(root.metrics.value()?)?,
+        targets,
+    })
+}
+
+fn server(raw: &section::Server) -> Option<Server> {
+    Some(Server { listen: *raw.listen.value()?, lifecycle: *raw.lifecycle.value()? })
+}
+
+fn shutdown(raw: &section::Shutdown) -> Option<Shutdown> {
+    Some(Shutdown { grace: *raw.grace.value()?, linger: *raw.linger.value()? })
+}
+
+fn engine(raw: &section::Engine) -> Option<Engine> {
+    Some(Engine {
+        workers: *raw.workers.value()?,
+        coalesce: *raw.coalesce.value()?,
+        late_after: *raw.late_after.value()?,
+    })
+}
+
+fn limits(raw: &section::Limits) -> Option<Limits> {
+    Some(Limits {
+        max_total_rate: *raw.max_total_rate.value()?,
+        max_total_in_flight: *raw.max_total_in_flight.value()? as usize,
+        max_targets: *raw.max_targets.value()? as usize,
+        max_body: *raw.max_body.value()?,
+        deny_networks: raw.deny_networks.value()?.clone(),
+        allow_networks: raw.allow_networks.value()?.clone(),
+    })
+}
+
+fn metrics(raw: &section::Metrics) -> Option<Metrics> {
+    Some(Metrics { buckets: raw.buckets.value()?.as_slice().into(), native_schema: *raw.native_schema.value()? as u8 })
+}
+
+fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BTreeMap<TargetName, Target>> {
+    let limits = root.limits.value();
+    if root.targets.is_absent() || root.targets.value().is_some_and(BTreeMap::is_empty) {
+        let place = origins.last_text();
+        mistakes.push(place, "targets", "there is none; at least one is needed, as in [targets.checkout]");
+    }
+    let raw = root.targets.value()?;
+    if let Some(max) = limits.and_then(|limits| limits.max_targets.found())
+        && raw.len() as u64 > max.value
+    {
+        let text = format!("{} targets are too many: at most {} are accepted", raw.len(), max.value);
+        mistakes.push(blame(max.place, origins), "limits.max_targets", text);
+    }
+    let max_body = limits.and_then(|limits| limits.max_body.value()).copied().unwrap_or(u64::MAX - 1);
+    let max_total_in_flight = limits.and_then(|limits| limits.max_total_in_flight.value()).copied().unwrap_or(u64::MAX);
+    let mut build = Build {
+        defaults: root.defaults.value()?,
+        origins,
+        mistakes,
+        files: Files::default(),
+        headers: HeaderMap::new(),
+        max_body,
+        max_total_in_flight,
+    };
+    let mut headers = HeaderMap::new();
+    build.overlay_headers(&mut headers, build.defaults, "defaults");
+    build.headers = headers;
+    // Every target is looked at, also when one is refused.
+    let built: Vec<_> = raw.iter().map(|(name, found)| Some((name.clone(), build.target(name, found)?))).collect();
+    built.into_iter().collect()
+}
+
+/// A ceiling is broken where it is set, or, when nobody set it, in the file.
+fn blame(place: Place, origins: &Origins) -> Place {
+    if origins.is_built_in(place) { origins.last_text() } else { place }
+}
+
+fn check_total_rate(
+    root: &Root,
+    limits: &Limits,
+    targets: &BTreeMap<TargetName, Target>,
+    origins: &Origins,
+    mistakes: &mut Mistakes,
+) {
+    let sum = total(targets.values().map(|target| target.rate));
+    let largest = targets.iter().max_by(|(_, a), (_, b)| a.rate.as_per_second().total_cmp(&b.rate.as_per_second()));
+    let set = root.limits.value().and_then(|raw| raw.max_total_rate.found());
+    if let (Some((name, target)), Some(set)) = (largest, set)
+        && sum > total([limits.max_total_rate])
+    {
+        let text = format!(
+            "the targets' rates add up to {}, above {} (the largest is {name} with {})",
+            display_total(sum),
+            limits.max_total_rate,
+            target.rate
+        );
+        mistakes.push(blame(set.place, origins), "limits.max_total_rate", text);
+    }
+}
+
+/// What is shared while targets are built.
+struct Build<'a> {
+    defaults: &'a section::Target,
+    origins: &'a Origins,
+    mistakes: &'a mut Mistakes,
+    files: Files,
+    /// The headers that every target has.
+    headers: HeaderMap,
+    max_body: u64,
+    max_total_in_flight: u64,
+}
+
+/// Which of a key and its `_file` twin counts.
+enum Twin<'a, T> {
+    Neither,
+    Refused,
+    Inline(&'a Found<T>),
+    File(&'a Found<PathBuf>),
+}
+
+impl<'a> Build<'a> {
+    fn target(&mut self, name: &TargetName, raw: &'a Found<section::Target>) -> Option<Target> {
+        let path = join("targets", name.as_ref());
+        let (own, defaults) = (&raw.value, self.defaults);
+        let endpoint = self.endpoint(own, raw.place, &path);
+        let body = self.body(own, &path);
+        let mut headers = self.headers.clone();
+        self.overlay_headers(&mut headers, own, &path);
+        let rate = own.rate.or(&defaults.rate);
+        if rate.is_absent() {
+            self.mistakes.push(raw.place, &path, "rate is not set, nor in [defaults]");
+        }
+        let process = self.process(own, raw.place, &path);
+        let max_body = self.max_body(own, &path);
+        let max_in_flight = self.max_in_flight(own, &path);
+        let mut labels = defaults.labels.value().cloned().unwrap_or_default();
+        labels.extend(own.labels.value().cloned().unwrap_or_default());
+
+        let (endpoint, secret_url) = endpoint?;
+        let (body, secret_body) = body?;
+        Some(Target {
+            rate: *rate.value()?,
+            process: process?,
+            timeout: *own.timeout.or(&defaults.timeout).value()?,
+            max_in_flight: max_in_flight?,
+            labels,
+            http: HttpRequest {
+                method: own.method.or(&defaults.method).value()?.clone(),
+                headers: header_map(headers, &endpoint, secret_url),
+                host: endpoint.host,
+                port: endpoint.port,
+                path: endpoint.path,
+                body,
+                expect_status: own.expect_status.or(&defaults.expect_status).value()?.clone(),
+                max_body: max_body?,
+                secret_url,
+                secret_body,
+            },
+        })
+    }
+
+    fn endpoint(&mut self, own: &'a section::Target, place: Place, path: &str) -> Option<(Endpoint, bool)> {
+        let own_url = !own.url.is_absent() || !own.url_file.is_absent();
+        let (raw, path) = if own_url { (own, path) } else { (self.defaults, "defaults") };
+        match self.twin(&raw.url, &raw.url_file, path, "url") {
+            Twin::Inline(url) => Some((url.value.clone(), url.secret)),
+            Twin::File(file) => {
+                let text = self.secret_text(file, &join(path, "url_file"))?;
+                match Endpoint::parse(&text) {
+                    Ok(endpoint) => Some((endpoint, true)),
+                    Err(error) => {
+                        let text = format!("its content (not shown) is not accepted: {error}");
+                        self.mistakes.push(file.place, join(path, "url_file"), text);
+                        None
+                    }
+                }
+            }
+            Twin::Refused => None,
+            Twin::Neither => {
+                self.mistakes.push(place, path, "neither url nor url_file is set, nor in [defaults]");
+                None
+            }
+        }
+    }
+
+    fn body(&mut self, own: &'a section::Target, path: &str) -> Option<(Bytes, bool)> {
+        let own_body = !own.body.is_absent() || !own.body_file.is_absent();
+        let (raw, path) = if own_body { (own, path) } else { (self.defaults, "defaults") };
+        match self.twin(&raw.body, &raw.body_file, path, "body") {
+            Twin::Inline(body) if body.value.len() as u64 > self.max_body => {
+                let text =
+                    format!("{} bytes are above limits.max_body, {}", body.value.len(), display_size(self.max_body));
+                self.mistakes.push(body.place, join(path, "body"), text);
+                None
+            }
+            Twin::Inline(body) => Some((body.value.clone(), body.secret)),
+            Twin::File(file) => Some((self.read(file, &join(path, "body_file"), self.max_body)?, true)),
+            Twin::Refused => None,
+            Twin::Neither => Some((Bytes::new(), false)),
+        }
+    }
+
+    /// A key and its twin exclude each other inside a layer; across layers the later one wins.
+    fn twin<T>(&mut self, inline: &'a Slot<T>, file: &'a Slot<PathBuf>, path: &str, name: &str) -> Twin<'a, T> {
+        match (inline, file) {
+            (Slot::Absent, Slot::Absent) => Twin::Neither,
+            (Slot::Found(inline), Slot::Absent) => Twin::Inline(inline),
+            (Slot::Absent, Slot::Found(file)) => Twin::File(file),
+            (Slot::Found(inline), Slot::Found(file)) if inline.place.layer > file.place.layer => Twin::Inline(inline),
+            (Slot::Found(inline), Slot::Found(file)) if inline.place.layer < file.place.layer => Twin::File(file),
+            (Slot::Found(inline), Slot::Found(file)) => {
+                let text = format!("{name} and {name}_file are both set: one of them");
+                self.mistakes.push(inline.place.max(file.place), path, text);
+                Twin::Refused
+            }
+            _ => Twin::Refused,
+        }
+    }
+
+    fn process(&mut self, own: &section::Target, place: Place, path: &str) -> Option<Process> {
+        let word = own.process.or(&self.defaults.process).found()?;
+        match word.value {
+            ProcessWord::Even => {
+                // A later layer that goes back to even takes the burst of an earlier one away.
+                if let Some(burst) = own.burst.found().filter(|burst| burst.place.layer >= word.place.layer) {
+                    let text = "set without process = \"burst\"";
+                    self.mistakes.push(burst.place, join(path, "burst"), text);
+                }
+                Some(Process::Even)
+            }
+            ProcessWord::Burst => {
+                let size = own.burst.or(&self.defaults.burst);
+                if size.is_absent() {
+                    let text = "process = \"burst\" needs burst, the number of requests at once";
+                    self.mistakes.push(place, path, text);
+                }
+                Some(Process::Burst { size: *size.value()? as u32 })
+            }
+        }
+    }
+
+    fn max_body(&mut self, own: &section::Target, path: &str) -> Option<u64> {
+        let path = if own.max_body.is_absent() { "defaults" } else { path };
+        match own.max_body.or(&self.defaults.max_body) {
+            Slot::Absent => Some(self.max_body),
+            Slot::Refused => None,
+            Slot::Found(max) if max.value > self.max_body => {
+                let (max_body, limit) = (display_size(max.value), display_size(self.max_body));
+                let text = format!("{max_body} is above limits.max_body, {limit}");
+                self.mistakes.push(max.place, join(path, "max_body"), text);
+                None
+            }
+            Slot::Found(max) => Some(max.value),
+        }
+    }
+
+    fn max_in_flight(&mut self, own: &section::Target, path: &str) -> Option<usize> {
+        let path = if own.max_in_flight.is_absent() { "defaults" } else { path };
+        let max = own.max_in_flight.or(&self.defaults.max_in_flight).found()?;
+        if max.value > self.max_total_in_flight && !self.origins.is_built_in(max.place) {
+            let text = format!("{} is above limits.max_total_in_flight, {}", max.value, self.max_total_in_flight);
+            self.mistakes.push(max.place, join(path, "max_in_flight"), text);
+        }
+        Some(max.value.min(self.max_total_in_flight) as usize)
+    }
+
+    /// Lays a section's headers over those that are there.
+    fn overlay_headers(&mut self, headers: &mut HeaderMap, raw: &section::Target, path: &str) {
+        let (none, no_file) = (HeaderMap::default(), HeaderMap::default());
+        let inline = raw.headers.value().unwrap_or(&none);
+        let files = raw.headers_file.value().unwrap_or(&no_file);
+        for (name, file) in files {
+            let key = join(&join(path, "headers_file"), name.as_str());
+            match inline.get(name) {
+                Some(inline) if inline.place.layer > file.place.layer => continue,
+                Some(inline) if inline.place.layer == file.place.layer => {
+                    self.mistakes.push(file.place, key, "set in headers too: one of them");
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(text) = self.secret_text(file, &key) else { continue };
+            match header_value(&text) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    headers.insert(name.clone(), value);
+                }
+                Err(why) => {
+                    self.mistakes.push(file.place, key, format!("its content (not shown) is not accepted: {why}"))
+                }
+            }
+        }
+        for (name, found) in inline {
+            if files.get(name).is_some_and(|file| file.place.layer >= found.place.layer) {
+                continue;
+            }
+            let mut value = found.value.clone();
+            let environment = self.origins.is_environment(found.place);
+            value.set_sensitive(found.secret || environment || is_secret_header(name.as_str()));
+            headers.insert(name.clone(), value);
+        }
+    }
+
+    /// The text of a file without the line break at its end. An empty one is a secret that got lost.
+    fn secret_text(&mut self, file: &Found<PathBuf>, key: &str) -> Option<String> {
+        let bytes = self.read(file, key, MAX_SECRET)?;
+        let text = std::str::from_utf8(&bytes).map(|text| text.trim_end_matches(['\r', '\n']));
+        match text {
+            Ok("") => self.refuse_file(file, key, "it is empty"),
+            Ok(text) => return Some(text.to_owned()),
+            Err(_) => self.refuse_file(file, key, "it is not UTF-8 text"),
+        }
+        None
+    }
+
+    fn read(&mut self, file: &Found<PathBuf>, key: &str, max_bytes: u64) -> Option<Bytes> {
+        match self.files.read(&file.value, max_bytes) {
+            Ok(bytes) => Some(bytes),
+            Err(why) => {
+                self.refuse_file(file, key, &why);
+                None
+            }
+        }
+    }
+
+    fn refuse_file(&mut self, file: &Found<PathBuf>, key: &str, why: &str) {
+        let path = if file.secret { HIDDEN.to_owned() } else { quote(&file.value.to_string_lossy()) };
+        self.mistakes.push(file.place, key, format!("{path} can't be used: {why}"));
+    }
+}
+
+/// The headers as they are sent: `host` first.
+fn header_map(headers: HeaderMap, endpoint: &Endpoint, secret_url: bool) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(headers.len() + 2);
+    let mut authority = endpoint.authority.clone();
+    authority.set_sensitive(secret_url);
+    map.insert(HOST, authority);
+    map.insert(USER_AGENT, HeaderValue::from_static(concat!("hammerd/", env!("CARGO_PKG_VERSION"))));
+    map.extend(headers);
+    map
+}
+
+/// Whether a header of this name holds a secret by custom.
+fn is_secret_header(name: &str) -> bool {
+    const PARTS: [&str; 9] =
+        ["auth", "cookie", "token", "secret", "password", "api-key", "apikey", "credential", "signature"];
+    PARTS.iter().any(|part| name.contains(part))
+}

@@ -1,0 +1,233 @@
+//! A configuration as people see it: the running one without its secrets, the plan, and what a reload can't change.
+
+use std::fmt::{self, Write as _};
+
+use http::header::HOST;
+
+use super::kind::{display_duration, display_size};
+use super::rates::{display_total, total};
+use super::{Config, HttpRequest, Limits, Loaded, Target, TargetName};
+use crate::pace::Process;
+
+/// What stands in place of a secret.
+const SECRET: &str = "<secret>";
+
+/// What `hammerd check` prints: one line for each target, then the totals.
+pub fn plan(config: &Config) -> String {
+    let titles = ["TARGET", "RATE", "PROCESS", "METHOD", "URL", "TIMEOUT", "MAX IN FLIGHT"].map(str::to_owned);
+    let rows = config.targets.iter().map(|(name, target)| {
+        [
+            name.to_string(),
+            target.rate.to_string(),
+            match target.process {
+                Process::Even => "even".to_owned(),
+                Process::Burst { size } => format!("burst of {size}"),
+            },
+            target.http.method.to_string(),
+            target.http.shown_url(),
+            display_duration(target.timeout),
+            target.max_in_flight.to_string(),
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(titles).chain(rows).collect();
+    let widths: Vec<_> =
+        (0..7).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default()).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    let in_flight = config.targets.values().map(|target| target.max_in_flight).fold(0, usize::saturating_add);
+    let in_flight = in_flight.min(config.limits.max_total_in_flight);
+    let count = config.targets.len();
+    let targets = if count == 1 { "target" } else { "targets" };
+    let rate = display_total(total(config.targets.values().map(|target| target.rate)));
+    text.push_str(&format!("\n{count} {targets}, {rate} in total, at most {in_flight} requests in flight\n"));
+    text
+}
+
+/// What differs between two configurations and can't change while the process runs: a message for each.
+pub fn frozen_differences(running: &Config, next: &Config) -> Vec<String> {
+    let listen = |config: &Config| config.server.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let workers = |config: &Config| config.engine.workers.map_or_else(|| "auto".to_owned(), |count| count.to_string());
+    let frozen: [(&str, &dyn Fn(&Config) -> String); 5] = [
+        ("server.listen", &listen),
+        ("server.lifecycle", &|config| config.server.lifecycle.to_string()),
+        ("engine.workers", &workers),
+        ("metrics.buckets", &|config| format!("{:?}", config.metrics.buckets)),
+        ("metrics.native_schema", &|config| config.metrics.native_schema.to_string()),
+    ];
+    let differs = |(key, value): (&str, &dyn Fn(&Config) -> String)| {
+        let (was, is) = (value(running), value(next));
+        (was != is).then(|| format!("{key}: can't change from {was} to {is} while running; restart hammerd"))
+    };
+    frozen.into_iter().filter_map(differs).collect()
+}
+
+// === impl HttpRequest ===
+
+impl HttpRequest {
+    /// The URL, unless it is a secret.
+    pub fn shown_url(&self) -> String {
+        if self.secret_url {
+            return SECRET.to_owned();
+        }
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match self.port {
+            80 => format!("http://{host}{}", self.path),
+            port => format!("http://{host}:{port}{}", self.path),
+        }
+    }
+
+    /// What the `host` header says when no other was asked for.
+    fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Debug for HttpRequest {
+    /// Without secrets: header values know whether they are one, a body is its length.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRequest")
+            .field("method", &self.method)
+            .field("url", &self.shown_url())
+            .field("headers", &self.headers)
+            .field("body_bytes", &self.body.len())
+            .field("expect_status", &self.expect_status)
+            .field("max_body", &self.max_body)
+            .finish()
+    }
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// The whole configuration in TOML, with every default and without a secret.
+    pub fn redacted(&self) -> String {
+        redacted(&self.config)
+    }
+}
+
+/// A configuration in TOML, with every default and without a secret.
+pub fn redacted(config: &Config) -> String {
+    let mut toml = Toml::default();
+    toml.section(&["server"]);
+    toml.text("listen", &config.server.listen.map_or_else(|| "off".to_owned(), |address| address.to_string()));
+    toml.bare("lifecycle", &config.server.lifecycle);
+    toml.section(&["shutdown"]);
+    toml.text("grace", &display_duration(config.shutdown.grace));
+    toml.text("linger", &display_duration(config.shutdown.linger));
+    toml.section(&["engine"]);
+    match config.engine.workers {
+        Some(workers) => toml.bare("workers", &workers),
+        None => toml.text("workers", "auto"),
+    }
+    toml.text("coalesce", &display_duration(config.engine.coalesce));
+    toml.text("late_after", &display_duration(config.engine.late_after));
+    limits(&mut toml, &config.limits);
+    toml.section(&["metrics"]);
+    toml.bare("buckets", &format_args!("{:?}", config.metrics.buckets));
+    toml.bare("native_schema", &config.metrics.native_schema);
+    for (name, value) in &config.targets {
+        target(&mut toml, name, value);
+    }
+    toml.0
+}
+
+fn limits(toml: &mut Toml, limits: &Limits) {
+    toml.section(&["limits"]);
+    toml.text("max_total_rate", &limits.max_total_rate.to_string());
+    toml.bare("max_total_in_flight", &limits.max_total_in_flight);
+    toml.bare("max_targets", &limits.max_targets);
+    toml.text("max_body", &display_size(limits.max_body));
+    toml.list("deny_networks", limits.deny_networks.iter().map(ToString::to_string));
+    toml.list("allow_networks", limits.allow_networks.iter().map(ToString::to_string));
+}
+
+fn target(toml: &mut Toml, name: &TargetName, target: &Target) {
+    let http = &target.http;
+    toml.section(&["targets", name.as_ref()]);
+    toml.text("url", &http.shown_url());
+    toml.text("rate", &target.rate.to_string());
+    match target.process {
+        Process::Even => toml.text("process", "even"),
+        Process::Burst { size } => {
+            toml.text("process", "burst");
+            toml.bare("burst", &size);
+        }
+    }
+    toml.text("method", http.method.as_str());
+    if http.secret_body {
+        toml.text("body", SECRET);
+    } else if !http.body.is_empty() {
+        toml.text("body", &String::from_utf8_lossy(&http.body));
+    }
+    toml.text("timeout", &display_duration(target.timeout));
+    toml.bare("max_in_flight", &target.max_in_flight);
+    toml.text("max_body", &display_size(http.max_body));
+    toml.list("expect_status", http.expect_status.texts());
+    toml.section(&["targets", name.as_ref(), "headers"]);
+    for (header, value) in &http.headers {
+        if header == HOST && *value == http.authority() {
+            continue;
+        }
+        let shown = if value.is_sensitive() { SECRET.into() } else { String::from_utf8_lossy(value.as_bytes()) };
+        toml.text(header.as_str(), &shown);
+    }
+    if !target.labels.is_empty() {
+        toml.section(&["targets", name.as_ref(), "labels"]);
+        for (label, value) in &target.labels {
+            toml.text(label, value);
+        }
+    }
+}
+
+/// A TOML text in the making.
+#[derive(Default)]
+struct Toml(String);
+
+impl Toml {
+    fn section(&mut self, path: &[&str]) {
+        let path: Vec<_> = path.iter().map(|name| toml_key(name)).collect();
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        self.0.push_str(&format!("{gap}[{}]\n", path.join(".")));
+    }
+
+    fn bare(&mut self, key: &str, value: &dyn fmt::Display) {
+        self.0.push_str(&format!("{} = {value}\n", toml_key(key)));
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.bare(key, &toml_text(value));
+    }
+
+    fn list(&mut self, key: &str, values: impl Iterator<Item = String>) {
+        let values: Vec<_> = values.map(|value| toml_text(&value)).collect();
+        self.bare(key, &format_args!("[{}]", values.join(", ")));
+    }
+}
+
+fn toml_key(name: &str) -> String {
+    let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if bare && !name.is_empty() { name.to_owned() } else { toml_text(name) }
+}
+
+/// A basic string. A `${` is written as it must be for the text to be read back as it is.
+fn toml_text(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.replace("${", "$${").chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            c if c.is_control() => {
+                // Writing to a String does not fail.
+                let _ = write!(text, "\\u{:04X}", c as u32);
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}

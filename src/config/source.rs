@@ -1,0 +1,265 @@
+//! Where a configuration comes from: files, an inline text, environment variables and flags, laid over each other.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::error::{Mistakes, Origin, Origins, Place, Rejected, join};
+use super::node::{Layer, Node, Shape, Table, unify_header_names};
+use super::section::{Root, Section, built_in};
+use super::syntax::Syntax;
+use super::variables::Variables;
+use super::{Loaded, build};
+
+/// Begins the environment variables that set a key; two underscores, so `HAMMERD_CONFIG` is none.
+const PREFIX: &str = "HAMMERD__";
+/// Largest configuration text, in bytes.
+const MAX_TEXT: u64 = 16 << 20;
+
+/// Everything a configuration is read from. Loading it again, for a reload, reads every file again.
+///
+/// Later ones win, key by key: built-in values, `files` in order, `inline`, `env`, `overrides`. A list is replaced as a
+/// whole. Relative paths, also those inside files, are relative to the working directory.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// Files: `.yaml`, `.yml` and `.json` by extension, else TOML. `-` is standard input, see
+    /// [`read_stdin`](Self::read_stdin).
+    pub files: Vec<PathBuf>,
+    /// A whole configuration in TOML, the content of `HAMMERD_CONFIG_INLINE`.
+    pub inline: Option<String>,
+    /// All environment variables: those named `HAMMERD__A__B` set the key `a.b` (names are lower-cased), and `${NAME}`
+    /// in a value refers to any of them.
+    pub env: Vec<(String, String)>,
+    /// Keys set by flags, dotted, with their values: `("server.listen", "off")` came from `--listen off`.
+    pub overrides: Vec<(String, String)>,
+    /// What standard input held.
+    pub stdin: Option<Vec<u8>>,
+}
+
+/// Reads all sources and validates the whole. Nothing is remembered from one call to the next.
+pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
+    let (mut origins, mut mistakes) = (Origins::default(), Mistakes::default());
+    if sources.is_empty() {
+        let text = "no configuration: name a file with --config or HAMMERD_CONFIG, or set HAMMERD_CONFIG_INLINE";
+        return Err(Rejected::one(text.to_owned()));
+    }
+    let mut layers = vec![built_in(origins.push(Origin::BuiltIn))];
+    sources.read_texts(&mut layers, &mut origins, &mut mistakes);
+    let environment_layer = sources.read_environment(&mut layers, &mut origins, &mut mistakes);
+    let flags_layer = sources.read_flags(&mut layers, &mut origins);
+    if !mistakes.is_empty() {
+        return Err(mistakes.into_rejected(&origins));
+    }
+    let environment = sources.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let variables = Variables { environment, environment_layer, flags_layer };
+    let merged = merge(layers, &variables, &mut mistakes)?;
+    let root = Root::read(&merged, "", &mut mistakes);
+    match build::config(&root, &origins, &mut mistakes) {
+        Some(config) if mistakes.is_empty() => Ok(Loaded { config }),
+        _ => Err(mistakes.into_rejected(&origins)),
+    }
+}
+
+/// Lays the layers over each other.
+fn merge(layers: Vec<Table>, variables: &Variables<'_>, mistakes: &mut Mistakes) -> Result<Table, Rejected> {
+    let mut builder = config::Config::builder();
+    for mut layer in layers {
+        unify_header_names(&mut layer, mistakes);
+        // The crate reads a dot in an outermost name as a path. No section has one.
+        layer.retain(|name, node| {
+            let known = Root::KEYS.iter().any(|key| key.name == name);
+            if !known {
+                mistakes.unknown_key(node.place, "", name, Root::KEYS.iter().map(|key| key.name));
+            }
+            known
+        });
+        builder = builder.add_source(Layer(layer));
+    }
+    let merged = builder.build().map_err(|error| Rejected::one(error.to_string()))?;
+    match Node::from_value(merged.cache, "", variables, mistakes).shape {
+        Shape::Table(table) => Ok(table),
+        _ => Ok(Table::new()),
+    }
+}
+
+impl Sources {
+    /// Reads standard input, if a file is `-`, and keeps it: a reload can't read it a second time.
+    pub fn read_stdin(&mut self) -> io::Result<()> {
+        if self.files.iter().any(|file| is_stdin(file)) {
+            self.set_stdin(io::stdin().lock())?;
+        }
+        Ok(())
+    }
+
+    /// Reads `input` in place of standard input.
+    pub fn set_stdin(&mut self, input: impl Read) -> io::Result<()> {
+        self.stdin = Some(read_bounded(input, MAX_TEXT)?);
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        let sets_key = |(name, _): &(String, String)| name.starts_with(PREFIX);
+        self.files.is_empty() && self.inline.is_none() && self.overrides.is_empty() && !self.env.iter().any(sets_key)
+    }
+
+    fn read_texts(&self, layers: &mut Vec<Table>, origins: &mut Origins, mistakes: &mut Mistakes) {
+        for path in &self.files {
+            let (name, bytes) = if is_stdin(path) {
+                let missing = || io::Error::other("standard input was not read");
+                ("stdin".to_owned(), self.stdin.clone().ok_or_else(missing))
+            } else {
+                (shown(path), read_file(path, MAX_TEXT))
+            };
+            let layer = origins.push(Origin::Text(name));
+            let text = bytes.map_err(|error| format!("can't be read: {error}"));
+            let text = text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned()));
+            match text {
+                Ok(text) => layers.push(Syntax::of(path).parse(&text, layer, mistakes)),
+                Err(why) => mistakes.push(Place { layer, line: 0 }, "", why),
+            }
+        }
+        if let Some(text) = &self.inline {
+            let layer = origins.push(Origin::Text("HAMMERD_CONFIG_INLINE".to_owned()));
+            layers.push(Syntax::Toml.parse(text, layer, mistakes));
+        }
+    }
+
+    fn read_environment(&self, layers: &mut Vec<Table>, origins: &mut Origins, mistakes: &mut Mistakes) -> usize {
+        let mut set: Vec<_> =
+            self.env.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, name, value))).collect();
+        set.sort_unstable();
+        let names = set.iter().map(|(_, name, _)| (*name).clone()).collect();
+        let layer = origins.push(Origin::Environment(names));
+        let mut table = Table::new();
+        for (line, (path, _, value)) in set.into_iter().enumerate() {
+            let place = Place { layer, line };
+            let path: Vec<_> = path.split("__").map(str::to_lowercase).collect();
+            if path.iter().any(String::is_empty) || path.iter().flat_map(|name| name.chars()).any(char::is_control) {
+                mistakes.push(place, "", "names no key, which is as in HAMMERD__TARGETS__CHECKOUT__RATE");
+            } else if !put(&mut table, &path, Node::loose(place, value)) {
+                mistakes.push(place, "", "sets a key that another variable sets, or one inside it");
+            }
+        }
+        layers.push(table);
+        layer
+    }
+
+    fn read_flags(&self, layers: &mut Vec<Table>, origins: &mut Origins) -> usize {
+        let names = self.overrides.iter().map(|(key, _)| flag_name(&split_key(key))).collect();
+        let layer = origins.push(Origin::Flags(names));
+        let mut table = Table::new();
+        for (line, (key, value)) in self.overrides.iter().enumerate() {
+            let path: Vec<_> = split_key(key).into_iter().map(str::to_owned).collect();
+            put(&mut table, &path, Node::loose(Place { layer, line }, value));
+        }
+        layers.push(table);
+        layer
+    }
+}
+
+impl fmt::Debug for Sources {
+    /// Files only: the rest may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// Sets a value inside tables, making those on the way. Says no when something else is in the place.
+fn put(table: &mut Table, path: &[String], node: Node) -> bool {
+    let (name, rest) = match path {
+        [] => return false,
+        [name] => {
+            let free = !table.contains_key(name);
+            table.entry(name.clone()).or_insert(node);
+            return free;
+        }
+        [name, rest @ ..] => (name, rest),
+    };
+    let inner = table.entry(name.clone()).or_insert_with(|| Node::new(node.place, Shape::Table(Table::new())));
+    match &mut inner.shape {
+        Shape::Table(inner) => put(inner, rest, node),
+        _ => false,
+    }
+}
+
+/// Splits a dotted key; the name of a header or a label is the rest of it, dots and all.
+fn split_key(key: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let mut rest = key;
+    while !matches!(parts.last(), Some(&("headers" | "headers_file" | "labels")))
+        && let Some((part, after)) = rest.split_once('.')
+    {
+        parts.push(part);
+        rest = after;
+    }
+    parts.push(rest);
+    parts
+}
+
+/// The flag that sets a key.
+fn flag_name(path: &[&str]) -> String {
+    match path {
+        [.., "headers", name] => format!("--header {}", join("", name)),
+        [.., "url"] => "URL".to_owned(),
+        [.., name] => format!("--{}", name.replace('_', "-")),
+        [] => String::new(),
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// A path as messages show it.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.chars().any(char::is_control) { format!("{text:?}") } else { text.into_owned() }
+}
+
+fn read_file(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    read_bounded(file, max_bytes)
+}
+
+fn read_bounded(input: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::other(format!("larger than {max_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The files that values refer to, each read once for a load, so that all who share one hold the same bytes.
+#[derive(Default)]
+pub(super) struct Files {
+    read: HashMap<(PathBuf, u64), Result<Bytes, String>>,
+}
+
+impl Files {
+    /// The content of a file of at most `max_bytes`.
+    pub(super) fn read(&mut self, path: &Path, max_bytes: u64) -> Result<Bytes, String> {
+        let read = || read_file(path, max_bytes).map(Bytes::from).map_err(|error| error.to_string());
+        self.read.entry((path.to_owned(), max_bytes)).or_insert_with(read).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_flag_may_name_a_header_with_dots() {
+        assert_eq!(split_key("server.listen"), ["server", "listen"]);
+        assert_eq!(split_key("targets.hit.headers.x.y.z"), ["targets", "hit", "headers", "x.y.z"]);
+        assert_eq!(flag_name(&split_key("targets.hit.headers.x-team")), "--header x-team");
+        assert_eq!(flag_name(&split_key("targets.hit.max_in_flight")), "--max-in-flight");
+    }
+}

@@ -1,0 +1,98 @@
+//! Texts in TOML, YAML and JSON become [`Node`]s that know their line.
+
+mod json;
+mod toml;
+mod yaml;
+
+use std::path::Path;
+
+use super::error::{Mistakes, Place, quote};
+use super::node::Table;
+
+/// Tables and lists inside each other; the deepest key there is needs four.
+const MAX_DEPTH: usize = 16;
+
+/// The language of a configuration text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Syntax {
+    Toml,
+    Yaml,
+    Json,
+}
+
+impl Syntax {
+    /// By extension; TOML when it says nothing else.
+    pub(super) fn of(path: &Path) -> Self {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("yaml" | "yml") => Self::Yaml,
+            Some("json") => Self::Json,
+            _ => Self::Toml,
+        }
+    }
+
+    /// Reads a whole text. Mistakes of syntax are noted; what comes back is then only part of it.
+    pub(super) fn parse(self, text: &str, layer: usize, mistakes: &mut Mistakes) -> Table {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut parser = Parser { lines: Lines::new(text), layer, mistakes };
+        let before = parser.mistakes.is_empty();
+        let table = match self {
+            Self::Toml => toml::parse(text, &mut parser),
+            Self::Yaml => yaml::parse(text, &mut parser),
+            Self::Json => json::parse(text, &mut parser),
+        };
+        if table.is_empty() && before && parser.mistakes.is_empty() {
+            parser.mistakes.push(Place { layer, line: 0 }, "", "empty: it sets no key");
+        }
+        table
+    }
+}
+
+/// What the three parsers share.
+struct Parser<'a> {
+    lines: Lines,
+    layer: usize,
+    mistakes: &'a mut Mistakes,
+}
+
+impl Parser<'_> {
+    fn place(&self, offset: usize) -> Place {
+        Place { layer: self.layer, line: self.lines.line(offset) }
+    }
+
+    fn refuse(&mut self, place: Place, text: impl Into<String>) {
+        self.mistakes.push(place, "", text);
+    }
+
+    /// Notes nesting that is too deep to mean anything.
+    fn fits(&mut self, depth: usize, place: Place) -> bool {
+        if depth > MAX_DEPTH {
+            self.refuse(place, format!("nested more than {MAX_DEPTH} deep"));
+        }
+        depth <= MAX_DEPTH
+    }
+
+    /// Adds an entry to a table; a name may come once, and its text must be one.
+    fn insert(&mut self, table: &mut Table, name: String, node: super::node::Node) {
+        if name.chars().any(char::is_control) {
+            self.refuse(node.place, format!("the name {} has control characters", quote(&name)));
+        } else if table.contains_key(&name) {
+            self.refuse(node.place, format!("{} is set twice", quote(&name)));
+        } else {
+            table.insert(name, node);
+        }
+    }
+}
+
+/// Where lines begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn new(text: &str) -> Self {
+        Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    /// The line, from 1, that holds the byte at `offset`.
+    fn line(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset)
+    }
+}

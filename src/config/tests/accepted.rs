@@ -1,0 +1,283 @@
+//! What is accepted, and what it then means.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::super::section::{Root, Section};
+use super::super::{frozen_differences, plan, redacted, schema};
+use super::*;
+use crate::pace::{Process, Rate};
+
+#[test]
+fn what_nobody_sets_has_the_documented_value() {
+    let Loaded { config } = accept(&inline(ONE_TARGET));
+    assert_eq!(config.server.listen, Some(([127, 0, 0, 1], 9955).into()));
+    assert!(!config.server.lifecycle);
+    assert_eq!((config.shutdown.grace, config.shutdown.linger), (Duration::from_secs(20), Duration::from_secs(5)));
+    assert_eq!(config.engine.workers, None);
+    assert_eq!(config.engine.coalesce, Duration::from_micros(250));
+    assert_eq!(config.engine.late_after, Duration::from_millis(100));
+    assert_eq!(config.limits.max_total_rate, Rate::per_second(100_000));
+    assert_eq!((config.limits.max_total_in_flight, config.limits.max_targets), (10_000, 10_000));
+    assert_eq!(config.limits.max_body, 10 << 20);
+    assert_eq!(config.limits.deny_networks, ["169.254.0.0/16".parse().unwrap(), "fe80::/10".parse().unwrap()]);
+    assert_eq!(config.limits.allow_networks, []);
+    assert_eq!(config.metrics.buckets.first(), Some(&0.0005));
+    assert_eq!(config.metrics.buckets.last(), Some(&10.0));
+    assert_eq!(config.metrics.native_schema, 3);
+    let x = target(&config, "x");
+    assert_eq!((x.rate, x.process), (Rate::per_second(1), Process::Even));
+    assert_eq!((x.timeout, x.max_in_flight), (Duration::from_secs(10), 100));
+    assert_eq!((x.http.method.as_str(), x.http.body.len(), x.http.max_body), ("GET", 0, 10 << 20));
+    assert!(x.http.expect_status.contains(StatusCode::FOUND));
+    assert!(!x.http.expect_status.contains(StatusCode::BAD_REQUEST));
+    assert_eq!(x.http.headers["host"], "a.example");
+    assert_eq!(x.http.headers["user-agent"], concat!("hammerd/", env!("CARGO_PKG_VERSION")));
+    assert_eq!(x.http.headers.len(), 2);
+}
+
+#[test]
+fn every_file_under_config_is_accepted() {
+    let secrets = Folder::new();
+    let mut seen = 0;
+    for path in [files("config"), files("config/examples")].concat() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut env = pairs(&[("SHOP_API_KEY", "k")]);
+        // Secret files are where the example says; here they are in a folder of the test.
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = text
+            .replace("/run/secrets/shop-token", secrets.write("token", "Bearer t\n").to_str().unwrap())
+            .replace("/run/secrets/hook-url", secrets.write("url", "http://h/t\n").to_str().unwrap())
+            .replace("/etc/hammerd/checkout.json", secrets.write("body", "{}").to_str().unwrap());
+        env.push(("UNUSED".to_owned(), String::new()));
+        let sources = Sources { files: vec![secrets.write(name, text)], env, ..Sources::default() };
+        let loaded = accept(&sources);
+        assert!(!loaded.config.targets.is_empty(), "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn later_layers_win_key_by_key() {
+    let folder = Folder::new();
+    let base = folder.write("base.toml", format!("{ONE_TARGET}timeout = \"1s\"\nmax_in_flight = 1\nmax_body = 1\n"));
+    let over = folder.write("over.yaml", "targets: { x: { timeout: 2s, max_in_flight: 2, headers: { X-B: file } } }");
+    let json = folder.write("over.json", r#"{"targets": {"x": {"max_in_flight": 3}}, "metrics": {"buckets": [1, 2]}}"#);
+    let sources = Sources {
+        files: vec![base, over, json],
+        inline: Some("[targets.x]\nrate = '2/s'\nmethod = 'PUT'\n".to_owned()),
+        env: pairs(&[
+            ("HAMMERD__TARGETS__X__RATE", "3/s"),
+            ("HAMMERD__TARGETS__X__METHOD", "POST"),
+            ("HAMMERD__TARGETS__X__HEADERS__X-B", "env"),
+            ("HAMMERD__TARGETS__X__EXPECT_STATUS", "204, 4xx"),
+            ("HAMMERD__SERVER__LISTEN", ":1"),
+            ("HAMMERD__SERVER__LIFECYCLE", "true"),
+            ("HAMMERD__LIMITS__ALLOW_NETWORKS", "10.0.0.0/8,10.1.2.3"),
+            ("HAMMERD_CONFIG", "not a key"),
+            ("HAMMERD_CONFIG_INLINE", "not a key"),
+        ]),
+        overrides: pairs(&[("server.listen", "off"), ("targets.x.rate", "4/s"), ("targets.x.headers.a.b", "${raw}")]),
+        ..Sources::default()
+    };
+    let Loaded { config } = accept(&sources);
+    let x = target(&config, "x");
+    assert_eq!(x.http.max_body, 1, "first file");
+    assert_eq!(x.timeout, Duration::from_secs(2), "second file");
+    assert_eq!(x.max_in_flight, 3, "third file");
+    assert_eq!(config.metrics.buckets[..], [1.0, 2.0], "a list is replaced as a whole");
+    assert_eq!(x.http.method, "POST", "environment over inline");
+    assert_eq!(x.http.headers["x-b"], "env", "header names mean the same in any case");
+    assert_eq!(x.http.expect_status.to_string(), "204, 4xx");
+    assert!(config.server.lifecycle);
+    assert_eq!(config.limits.allow_networks.len(), 2);
+    assert_eq!(config.server.listen, None, "flag over environment");
+    assert_eq!(x.rate, Rate::per_second(4), "flag over all");
+    assert_eq!(x.http.headers["a.b"], "${raw}", "the shell has expanded flags already");
+}
+
+#[test]
+fn the_environment_alone_may_be_a_configuration() {
+    let env = pairs(&[("HAMMERD__TARGETS__SHOP-1__URL", "http://h/"), ("HAMMERD__DEFAULTS__RATE", "5")]);
+    let Loaded { config } = accept(&Sources { env, ..Sources::default() });
+    assert_eq!(target(&config, "shop-1").rate, Rate::per_second(5));
+}
+
+#[test]
+fn standard_input_is_read_once_for_all_loads() {
+    let mut sources = Sources { files: vec!["-".into()], ..Sources::default() };
+    assert_eq!(refuse(&sources).to_string(), "stdin: can't be read: standard input was not read");
+    sources.set_stdin(ONE_TARGET.as_bytes()).unwrap();
+    assert_eq!(accept(&sources), accept(&sources));
+}
+
+#[test]
+fn headers_and_labels_are_merged_with_the_defaults_name_by_name() {
+    let text = r#"
+        [defaults]
+        rate = "1/h"
+        headers = { a = "default", b = "default", host = "elsewhere" }
+        labels = { team = "default", tier = "default" }
+        [targets.x]
+        url = "http://h:8080/"
+        headers = { B = "own", user-agent = "me" }
+        labels = { team = "own" }
+        [targets.y]
+        url = "http://h:8080/"
+        headers.host = "third"
+    "#;
+    let Loaded { config } = accept(&inline(text));
+    let x = target(&config, "x");
+    let headers: Vec<_> = x.http.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(headers, [("host", "elsewhere"), ("user-agent", "me"), ("a", "default"), ("b", "own")]);
+    assert_eq!(x.labels, pairs(&[("team", "own"), ("tier", "default")]).into_iter().collect());
+    assert_eq!(target(&config, "y").http.headers["host"], "third");
+}
+
+#[test]
+fn a_targets_own_body_or_url_replaces_the_defaults_twin() {
+    let folder = Folder::new();
+    let file = folder.write("body", "from file\n");
+    let text =
+        format!("[defaults]\nbody_file = {file:?}\n{ONE_TARGET}body = 'own'\n[targets.y]\nurl='http://b'\nrate=1");
+    let Loaded { config } = accept(&inline(text));
+    assert_eq!(target(&config, "x").http.body, "own");
+    assert_eq!(target(&config, "y").http.body, "from file\n");
+}
+
+#[test]
+fn a_burst_is_the_process_and_its_size() {
+    let text = format!(
+        "[defaults]\nprocess = 'burst'\nburst = 5\n{ONE_TARGET}burst = 7\n[targets.y]\nurl='http://b'\nrate=1\n[targets.z]\nurl='http://b'\nrate=1\nprocess='even'"
+    );
+    let Loaded { config } = accept(&inline(text));
+    assert_eq!(target(&config, "x").process, Process::Burst { size: 7 });
+    assert_eq!(target(&config, "y").process, Process::Burst { size: 5 });
+    assert_eq!(target(&config, "z").process, Process::Even);
+}
+
+#[test]
+fn a_later_layer_may_swap_a_key_for_its_twin() {
+    let folder = Folder::new();
+    let body = folder.write("body", "from file");
+    let first = folder.write("first.toml", format!("{ONE_TARGET}body = 'inline'\nprocess = 'burst'\nburst = 2\n"));
+    let second = format!("targets.x.body_file = {body:?}\ntargets.x.process = 'even'");
+    let Loaded { config } = accept(&Sources { files: vec![first], ..inline(second) });
+    assert_eq!(target(&config, "x").http.body, "from file");
+    assert_eq!(target(&config, "x").process, Process::Even);
+}
+
+#[test]
+fn the_shown_configuration_reads_back_as_the_same() {
+    let text = format!(
+        "{ONE_TARGET}process = 'burst'\nburst = 3\nbody = \"\\u0001 \\\" ${{NAME}} $${{x}} ä\"\nexpect_status = [204, '4xx', '500-501']\n\
+         headers = {{ \"a.b\" = 'c', host = 'other' }}\nlabels = {{ team = 'a\"b' }}\ntimeout = '1h'\nmax_body = 1500\n\
+         [engine]\nworkers = 2\n[server]\nlisten = '[::1]:99'\n[targets.y]\nurl = 'http://[::1]:8/?q'\nrate = '7/250ms'\n"
+    )
+    .replace("${NAME}", "");
+    let loaded = accept(&inline(text));
+    let again = accept(&inline(loaded.redacted()));
+    assert_eq!(again.config, loaded.config);
+    assert_eq!(again.redacted(), loaded.redacted());
+}
+
+#[test]
+fn the_plan_is_a_table_with_totals() {
+    let text = format!(
+        "[limits]\nmax_total_in_flight = 150\n{ONE_TARGET}[targets.checkout]\nurl = 'http://h:8/a?b=c'\nrate = '3/min'\nmethod = 'POST'\nprocess = 'burst'\nburst = 3\ntimeout = '90s'"
+    );
+    let want = "\
+TARGET    RATE   PROCESS     METHOD  URL               TIMEOUT  MAX IN FLIGHT
+checkout  3/min  burst of 3  POST    http://h:8/a?b=c  1m30s    100
+x         1/s    even        GET     http://a.example/ 10s      100
+
+2 targets, 1.05/s in total, at most 150 requests in flight
+";
+    let want = want
+        .replace("a.example/ 10s", "a.example/  10s")
+        .replace("?b=c  1m", "?b=c   1m")
+        .replace("URL               T", "URL                T");
+    assert_eq!(plan(&accept(&inline(text)).config), want);
+}
+
+#[test]
+fn what_cannot_change_live_is_named() {
+    let running = accept(&inline(ONE_TARGET)).config;
+    assert_eq!(frozen_differences(&running, &running), [""; 0]);
+    let mut next = running.clone();
+    next.targets.clear();
+    next.engine.coalesce = Duration::ZERO;
+    assert_eq!(frozen_differences(&running, &next), [""; 0]);
+    next.server.listen = Some(([127, 0, 0, 1], 9956).into());
+    next.engine.workers = std::num::NonZeroUsize::new(2);
+    next.metrics.buckets = [1.0].into();
+    next.metrics.native_schema = 4;
+    next.server.lifecycle = true;
+    let differences = frozen_differences(&running, &next);
+    assert_eq!(
+        differences[0],
+        "server.listen: can't change from 127.0.0.1:9955 to 127.0.0.1:9956 while running; restart hammerd"
+    );
+    let keys: Vec<_> = differences.iter().filter_map(|text| text.split(':').next()).collect();
+    let want = ["server.listen", "server.lifecycle", "engine.workers", "metrics.buckets", "metrics.native_schema"];
+    assert_eq!(keys, want);
+}
+
+#[test]
+fn the_schema_describes_every_key_that_is_read_and_every_key_that_is_shown() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    let shown = redacted(&accept(&inline(format!("{ONE_TARGET}body = 'b'\nlabels.a = 'b'"))).config);
+    let mut section = &schema;
+    let mut keys = 0;
+    for line in shown.lines().filter(|line| !line.is_empty()) {
+        if let Some(path) = line.strip_prefix('[') {
+            section = match path.trim_end_matches(']').split('.').collect::<Vec<_>>()[..] {
+                ["targets", _] => &schema["properties"]["targets"]["additionalProperties"],
+                ["targets", _, key] => &schema["properties"]["targets"]["additionalProperties"]["properties"][key],
+                [name] => &schema["properties"][name],
+                _ => panic!("{line}"),
+            };
+            assert_eq!(section["type"], "object", "{line}");
+        } else if section["additionalProperties"] == false {
+            let key = line.split(' ').next().unwrap();
+            assert!(section["properties"][key]["description"].is_string(), "{line}");
+            keys += 1;
+        }
+    }
+    assert_eq!(keys, 24);
+    let sections: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(sections, Root::KEYS.iter().map(|key| key.name).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_default_of_the_schema_is_accepted() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    let mut config = serde_json::json!({ "targets": { "x": { "url": "http://h/", "rate": 1 } } });
+    for (section, properties) in schema["properties"].as_object().unwrap() {
+        for (key, property) in properties["properties"].as_object().into_iter().flatten() {
+            if let Some(default) = property.get("default") {
+                config[section][key] = default.clone();
+            }
+        }
+    }
+    let folder = Folder::new();
+    let files = vec![folder.write("defaults.json", config.to_string())];
+    let spelled_out = accept(&Sources { files, ..Sources::default() });
+    assert_eq!(spelled_out, accept(&inline("[targets.x]\nurl = 'http://h/'\nrate = 1")));
+}
+
+#[test]
+fn ten_thousand_targets_are_accepted() {
+    use std::fmt::Write as _;
+    let mut text = "[defaults]\nheaders = { a = 'b' }\n".to_owned();
+    for n in 0..10_000 {
+        writeln!(text, "[targets.t{n}]\nurl = 'http://h/{n}'\nrate = '1/s'\nlabels = {{ n = '{n}' }}").unwrap();
+    }
+    let begin = std::time::Instant::now();
+    let Loaded { config } = accept(&inline(text));
+    println!("took {:?}", begin.elapsed());
+    assert_eq!(config.targets.len(), 10_000);
+    assert_eq!(target(&config, "t7").labels["n"], "7");
+}

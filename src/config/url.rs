@@ -1,0 +1,174 @@
+//! Where a target's requests go.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::HeaderValue;
+use http::uri::PathAndQuery;
+
+/// The parts of a target's URL.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    /// Name or address to dial, without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: PathAndQuery,
+    /// What the `Host` header says.
+    pub(super) authority: HeaderValue,
+}
+
+/// Why a text is not a usable URL. Never repeats the text, which may be a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UrlError {
+    NoScheme,
+    Https,
+    OtherScheme,
+    Userinfo,
+    Fragment,
+    Host,
+    Port,
+    Characters,
+}
+
+impl Endpoint {
+    /// Longest host name that DNS carries.
+    const MAX_HOST: usize = 253;
+
+    /// Reads `http://host[:port][/path][?query]`.
+    pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
+        let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
+        if scheme.eq_ignore_ascii_case("https") {
+            return Err(UrlError::Https);
+        } else if !scheme.eq_ignore_ascii_case("http") {
+            return Err(UrlError::OtherScheme);
+        }
+        if rest.contains('#') {
+            return Err(UrlError::Fragment);
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(UrlError::Userinfo);
+        }
+        let (host, port) = split_port(authority)?;
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UrlError::Characters);
+        }
+        let path = PathAndQuery::try_from(path).map_err(|_| UrlError::Characters)?;
+        let shown = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        let authority = HeaderValue::try_from(shown).map_err(|_| UrlError::Host)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Ok(Self { host: host.to_owned(), port, path, authority })
+    }
+}
+
+/// Takes a valid host, in brackets for IPv6, and a port apart.
+fn split_port(authority: &str) -> Result<(&str, u16), UrlError> {
+    let end = if authority.starts_with('[') {
+        authority.find(']').map(|end| end + 1).ok_or(UrlError::Host)?
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, port) = authority.split_at(end);
+    if !is_host(host) {
+        return Err(UrlError::Host);
+    }
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => 80,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().ok().filter(|port| *port > 0).ok_or(UrlError::Port)?
+        }
+        _ => return Err(UrlError::Port),
+    };
+    Ok((host, port))
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    // Digits and dots alone are an address; resolvers would read 127.1 or 010.0.0.1 each in its own way.
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    name.len() <= Endpoint::MAX_HOST && name.split('.').all(is_label) && (!numeric || host.parse::<Ipv4Addr>().is_ok())
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoScheme => "a URL begins with http://, as in http://host:8080/path",
+            Self::Https => "https comes in a later release; a URL begins with http://",
+            Self::OtherScheme => "this scheme is not supported; a URL begins with http://",
+            Self::Userinfo => "a URL holds no user and password; use the header authorization or headers_file",
+            Self::Fragment => "a fragment (#...) is never sent; leave it out or write %23",
+            Self::Host => "the host is no name or address, as in shop.example, 10.0.0.7 or [fd00::7]",
+            Self::Port => "a port is 1 to 65535",
+            Self::Characters => "the path has characters that a request line can't carry; write them as %20 and so on",
+        })
+    }
+}
+
+impl std::error::Error for UrlError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_read_as_their_parts() {
+        for (text, host, port, path, authority) in [
+            ("http://a.example", "a.example", 80, "/", "a.example"),
+            ("HTTP://a.example:80/x", "a.example", 80, "/x", "a.example"),
+            ("http://a.example:8080?q=1&r", "a.example", 8080, "/?q=1&r", "a.example:8080"),
+            ("http://10.0.0.7:1/a/b?c=/@:", "10.0.0.7", 1, "/a/b?c=/@:", "10.0.0.7:1"),
+            ("http://[::1]:9/", "::1", 9, "/", "[::1]:9"),
+            ("http://[fd00::7]", "fd00::7", 80, "/", "[fd00::7]"),
+            (
+                "http://my_svc.ns.svc.cluster.local./",
+                "my_svc.ns.svc.cluster.local.",
+                80,
+                "/",
+                "my_svc.ns.svc.cluster.local.",
+            ),
+        ] {
+            let url = Endpoint::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!((url.host.as_str(), url.port, url.path.as_str()), (host, port, path), "{text}");
+            assert_eq!(url.authority, authority, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_says_why() {
+        for (text, why) in [
+            ("", UrlError::NoScheme),
+            ("localhost:8080", UrlError::NoScheme),
+            ("https://a.example/", UrlError::Https),
+            ("ftp://a.example/", UrlError::OtherScheme),
+            ("http://user:pw@a.example/", UrlError::Userinfo),
+            ("http://a.example/#top", UrlError::Fragment),
+            ("http://", UrlError::Host),
+            ("http:///x", UrlError::Host),
+            ("http://a b/", UrlError::Host),
+            ("http://ümlaut.example/", UrlError::Host),
+            ("http://a..b/", UrlError::Host),
+            ("http://127.1/", UrlError::Host),
+            ("http://999.0.0.1/", UrlError::Host),
+            ("http://[::1/", UrlError::Host),
+            ("http://[fe80::1%25eth0]/", UrlError::Host),
+            ("http://a:0/", UrlError::Port),
+            ("http://a:65536/", UrlError::Port),
+            ("http://a:/", UrlError::Port),
+            ("http://a:+80/", UrlError::Port),
+            ("http://[::1]9/", UrlError::Port),
+            ("http://a/b c", UrlError::Characters),
+            ("http://a/b\r\nx: y", UrlError::Characters),
+            ("http://a/ü", UrlError::Characters),
+        ] {
+            assert_eq!(Endpoint::parse(text).map(|url| url.host), Err(why), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The composition root, and the one control loop.
+//!
+//! Runs on the control thread: signals, reloads and the drain are handled here one after the other, so that a reload
+//! never meets a drain. Load runs on the workers, scrapes on the admin thread; neither waits for this loop.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, info, warn};
+
+use crate::admin::{Admin, Bound, Face, ReloadRequest};
+use crate::clock;
+use crate::config::{self, Config, Loaded, Sources};
+use crate::export::{self, Vitals};
+use crate::fleet::{Fleet, WorkerLost};
+use crate::logs::Outlet;
+use crate::net::ResolverService;
+use crate::report::{self, Output};
+use crate::roster::RosterView;
+use crate::signals::{Signal, SignalStream};
+
+/// Reloads asked for over HTTP that may wait.
+const MAX_WAITING_RELOADS: usize = 16;
+/// How often the loop shows that it is alive and looks after the workers.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A loop that has not been round for this long is not healthy.
+const MAX_SILENCE_NS: u64 = 15_000_000_000;
+
+/// What a daemon is started with, beside its configuration.
+pub struct Options {
+    /// Read again at each reload.
+    pub sources: Sources,
+    /// Ends the run as SIGTERM would.
+    pub duration: Option<Duration>,
+    /// How summaries look.
+    pub output: Output,
+    /// Where summaries go.
+    pub results: Outlet,
+    /// Shows the counts once a second while it runs, and once more when the arrivals have ended.
+    pub live: Option<Box<dyn Fn(&RosterView)>>,
+    /// Lines that the log could not write.
+    pub log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Drained, and asked to.
+    Stopped,
+    /// By this second signal, in the middle of the drain.
+    CutShort {
+        /// Its number.
+        signal: u8,
+    },
+}
+
+/// Why a daemon could not start or go on.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// The listen address can't be had.
+    Bind(SocketAddr, io::Error),
+    /// Threads, timers or signal handlers can't be had.
+    Start(io::Error),
+    /// The metrics can't be registered.
+    Metrics(prometheus::Error),
+    /// A worker is gone.
+    Worker(WorkerLost),
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(address, _) => write!(f, "can't listen on {address}"),
+            Self::Start(_) => f.write_str("can't start"),
+            Self::Metrics(_) => f.write_str("can't register metrics"),
+            Self::Worker(_) => f.write_str("can't go on"),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind(_, source) | Self::Start(source) => Some(source),
+            Self::Metrics(source) => Some(source),
+            Self::Worker(source) => Some(source),
+        }
+    }
+}
+
+/// Runs a valid configuration until it is asked to stop.
+pub fn run(options: Options, loaded: Loaded) -> Result<Ended, DaemonError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)?;
+    let ended = runtime.block_on(async {
+        // Before everything else: a port that is taken must stop us before there is any traffic.
+        let bound = match loaded.config.server.listen {
+            Some(address) => Some(Bound::bind(address).map_err(|error| DaemonError::Bind(address, error))?),
+            None => None,
+        };
+        Daemon::start(options, loaded, bound)?.run().await
+    });
+    // A lookup that nobody answers must not hold up the exit.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What the other threads may know of the control loop.
+struct Shared {
+    ready: AtomicBool,
+    last_round_ns: AtomicU64,
+    running: Mutex<Loaded>,
+}
+
+impl Shared {
+    fn running(&self) -> Loaded {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Daemon {
+    options: Options,
+    signals: SignalStream,
+    fleet: Fleet,
+    vitals: Arc<Vitals>,
+    shared: Arc<Shared>,
+    admin: Option<Admin>,
+    reloads: mpsc::Receiver<ReloadRequest>,
+}
+
+impl Daemon {
+    fn start(options: Options, loaded: Loaded, bound: Option<Bound>) -> Result<Self, DaemonError> {
+        let signals = SignalStream::new().map_err(DaemonError::Start)?;
+        let (resolver_service, resolver) = ResolverService::new();
+        tokio::spawn(resolver_service.run());
+        let config = &loaded.config;
+        let fleet = Fleet::start(config, resolver).map_err(DaemonError::Start)?;
+        let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
+        let registry =
+            export::registry(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
+        let (ask_reload, reloads) = mpsc::channel(MAX_WAITING_RELOADS);
+        let lifecycle = config.server.lifecycle.then_some(ask_reload);
+        let shared = Arc::new(Shared {
+            ready: AtomicBool::new(false),
+            last_round_ns: AtomicU64::new(clock::now_ns()),
+            running: Mutex::new(loaded),
+        });
+        let face = face(&shared, registry, lifecycle);
+        let admin = bound.map(|bound| bound.serve(face)).transpose().map_err(DaemonError::Start)?;
+        if let Some(admin) = &admin {
+            info!(address = %admin.local_addr(), "listening");
+        }
+        Ok(Self { options, signals, fleet, vitals, shared, admin, reloads })
+    }
+
+    async fn run(mut self) -> Result<Ended, DaemonError> {
+        let config = self.shared.running().config;
+        self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
+        self.shared.ready.store(true, Ordering::Relaxed);
+        let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
+        info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
+
+        let end = self.options.duration.map(|duration| Instant::now() + duration);
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => drop(self.reload().await?),
+                    Signal::Report => self.print_summary(clock::now_ns()),
+                    Signal::Stop { number } => {
+                        info!(signal = number, "draining");
+                        return self.drain().await;
+                    }
+                },
+                Some(request) = self.reloads.recv() => self.reload_for(request).await?,
+                () = at(end) => {
+                    info!("draining: the duration is over");
+                    return self.drain().await;
+                }
+                _ = heartbeat.tick() => self.look_around()?,
+            }
+        }
+    }
+
+    fn look_around(&self) -> Result<(), DaemonError> {
+        self.shared.last_round_ns.store(clock::now_ns(), Ordering::Relaxed);
+        if let Some(show) = &self.options.live {
+            show(&self.fleet.roster().read());
+        }
+        if self.fleet.is_healthy() { Ok(()) } else { Err(DaemonError::Worker(WorkerLost)) }
+    }
+
+    /// Answers everyone who asked for a reload by now with one.
+    async fn reload_for(&mut self, request: ReloadRequest) -> Result<(), DaemonError> {
+        let mut requests = vec![request];
+        while let Ok(request) = self.reloads.try_recv() {
+            requests.push(request);
+        }
+        let result = self.reload().await?;
+        for request in requests {
+            // Whoever asked may have gone: fine.
+            let _ = request.reply.send(result.clone());
+        }
+        Ok(())
+    }
+
+    /// Reads everything again, and applies it if all of it is valid. The inner result is for whoever asked.
+    async fn reload(&mut self) -> Result<Result<String, String>, DaemonError> {
+        let sources = self.options.sources.clone();
+        let loading = tokio::task::spawn_blocking(move || config::load(&sources)).await;
+        let loaded = match loading {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(rejected)) => return Ok(Err(self.refuse(rejected.messages()))),
+            Err(error) => return Ok(Err(self.refuse(&[error.to_string()]))),
+        };
+        let frozen = config::frozen_differences(&self.shared.running().config, &loaded.config);
+        if !frozen.is_empty() {
+            return Ok(Err(self.refuse(&frozen)));
+        }
+        let difference = self.fleet.apply(&loaded.config).await.map_err(DaemonError::Worker)?;
+        warn_of_descriptors(&loaded.config);
+        *self.shared.running.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.vitals.reload_succeeded();
+        info!(
+            added = difference.added,
+            removed = difference.removed,
+            changed = difference.changed,
+            unchanged = difference.unchanged,
+            "reloaded"
+        );
+        Ok(Ok(format!(
+            "reloaded: {} added, {} removed, {} changed, {} unchanged\n",
+            difference.added, difference.removed, difference.changed, difference.unchanged
+        )))
+    }
+
+    fn refuse(&self, messages: &[String]) -> String {
+        self.vitals.reload_failed();
+        for message in messages {
+            error!(mistake = message.as_str(), "reload refused, the running configuration stays");
+        }
+        let mut text = messages.join("\n");
+        text.push('\n');
+        text
+    }
+
+    /// No more arrivals; what is in flight may finish; the last values may be scraped; a second signal ends at once.
+    async fn drain(mut self) -> Result<Ended, DaemonError> {
+        self.shared.ready.store(false, Ordering::Relaxed);
+        self.reloads.close();
+        let shutdown = self.shared.running().config.shutdown;
+        let ended_ns = clock::now_ns();
+        let Self { signals, fleet, .. } = &mut self;
+        let drained = tokio::select! {
+            drained = fleet.drain(shutdown.grace) => drained,
+            signal = second_stop(signals) => return Ok(Ended::CutShort { signal }),
+        };
+        if !drained {
+            warn!(grace = ?shutdown.grace, "requests still in flight after the grace period are cut off");
+        }
+        let roster = Arc::clone(self.fleet.roster());
+        if !self.fleet.finish().await {
+            error!("a worker thread had panicked");
+        }
+        let view = roster.read();
+        if let Some(show) = &self.options.live {
+            show(&view);
+        }
+        self.options.results.write(report::summary(&view, roster.shape(), ended_ns, self.options.output));
+        if let Some(admin) = self.admin {
+            let signals = &mut self.signals;
+            let cut_short = tokio::select! {
+                () = last_scrape(&admin, shutdown.linger) => None,
+                signal = second_stop(signals) => Some(signal),
+            };
+            if let Some(signal) = cut_short {
+                return Ok(Ended::CutShort { signal });
+            }
+            admin.shutdown();
+        }
+        info!("stopped");
+        Ok(Ended::Stopped)
+    }
+
+    fn print_summary(&self, now_ns: u64) {
+        let roster = self.fleet.roster();
+        self.options.results.write(report::summary(&roster.read(), roster.shape(), now_ns, self.options.output));
+    }
+}
+
+/// Waits for a scrape that began after now, or for `linger`.
+async fn last_scrape(admin: &Admin, linger: Duration) {
+    let since = std::time::Instant::now();
+    let mut scraped = admin.scraped();
+    let seen = scraped.wait_for(|began| began.is_some_and(|began| began >= since));
+    // Neither too late nor gone is an error: nobody came.
+    let _ = tokio::time::timeout(linger, seen).await;
+}
+
+/// The next signal to stop; others mean nothing any more.
+async fn second_stop(signals: &mut SignalStream) -> u8 {
+    loop {
+        match signals.next().await {
+            Signal::Stop { number } => return number,
+            signal => info!(?signal, "ignored while draining"),
+        }
+    }
+}
+
+async fn at(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn face(shared: &Arc<Shared>, registry: prometheus::Registry, lifecycle: Option<mpsc::Sender<ReloadRequest>>) -> Face {
+    let (healthy, ready, config, targets) =
+        (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+    Face {
+        registry,
+        healthy: Arc::new(move || {
+            clock::now_ns().saturating_sub(healthy.last_round_ns.load(Ordering::Relaxed)) < MAX_SILENCE_NS
+        }),
+        ready: Arc::new(move || ready.ready.load(Ordering::Relaxed)),
+        config: Arc::new(move || config.running().redacted()),
+        targets: Arc::new(move || targets.running().config.targets.keys().map(ToString::to_string).collect()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        lifecycle,
+    }
+}
+
+/// Raises the limit of open descriptors as far as it goes, and says so when the plan may exceed it.
+pub fn raise_descriptor_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+        if let Err(error) = raised {
+            warn!(%error, "can't raise the limit of open files to its maximum");
+        }
+    }
+    warn_of_descriptors(config);
+}
+
+fn warn_of_descriptors(config: &Config) {
+    /// Logs, timers, event queues, the admin face.
+    const OWN: u64 = 256;
+    let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current else { return };
+    let in_flight = config.targets.values().map(|target| target.max_in_flight as u64).sum::<u64>();
+    let planned = in_flight.min(config.limits.max_total_in_flight as u64) + OWN;
+    if planned > limit {
+        warn!(planned, limit, "the plan may need more open files than allowed: raise ulimit -n or lower max_in_flight");
+    }
+}

@@ -1,0 +1,87 @@
+//! Every metric of hammerd: name, kind, meaning, labels.
+
+use prometheus::proto::MetricType;
+
+/// One metric family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, in base units.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: MetricType,
+    /// Its meaning.
+    pub help: &'static str,
+    /// Its labels, `le` left out.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! catalogue {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Metric =
+                Metric { name: $name, kind: MetricType::$kind, help: $help, labels: &[$($label),*] };
+        )+
+        /// All of them.
+        pub const ALL: &[Metric] = &[$($constant),+];
+    };
+}
+
+catalogue! {
+    SCHEDULED = COUNTER "hammerd_requests_scheduled_total" ["target"]
+        "Arrivals that came due.";
+    DROPPED = COUNTER "hammerd_requests_dropped_total" ["target", "reason"]
+        "Arrivals that were never sent, by reason.";
+    STARTED = COUNTER "hammerd_requests_started_total" ["target"]
+        "Requests handed to a connection or to dialling one.";
+    FINISHED = COUNTER "hammerd_requests_total" ["target"]
+        "Requests that finished, well or badly.";
+    CANCELED = COUNTER "hammerd_requests_canceled_total" ["target"]
+        "Requests cut off by the end of the drain or by their target's removal.";
+    RESPONSES = COUNTER "hammerd_responses_total" ["target", "code"]
+        "Complete responses by status code (other: outside 100-599).";
+    FAILURES = COUNTER "hammerd_request_failures_total" ["target", "reason"]
+        "Requests that finished and were not good, each with one reason.";
+    LATENCY = HISTOGRAM "hammerd_request_latency_seconds" ["target", "outcome"]
+        "Arrival (intended start) to last byte or failure: free of coordinated omission.";
+    DURATION = HISTOGRAM "hammerd_request_duration_seconds" ["target", "outcome"]
+        "Actual send to last byte or failure, dialling included.";
+    PHASE = HISTOGRAM "hammerd_request_phase_seconds" ["target", "phase"]
+        "The phases of a request, each counted for requests that had and completed it.";
+    LAG = HISTOGRAM "hammerd_schedule_lag_seconds" []
+        "Arrival to actual send: what hammerd itself was late by.";
+    IN_FLIGHT = GAUGE "hammerd_in_flight_requests" ["target"]
+        "Requests started and not yet over.";
+    IN_FLIGHT_LIMIT = GAUGE "hammerd_in_flight_requests_limit" ["target"]
+        "The most requests that may be in flight.";
+    ASKED_RATE = GAUGE "hammerd_target_requests_per_second" ["target"]
+        "The rate that the schedule asks for now.";
+    TARGET_INFO = GAUGE "hammerd_target_info" ["target", "protocol", "authority"]
+        "1, with what is known of the target and its configured labels.";
+    CONNECTIONS_OPEN = GAUGE "hammerd_connections_open" ["target"]
+        "Connections open now.";
+    CONNECTIONS_OPENED = COUNTER "hammerd_connections_opened_total" ["target"]
+        "Connections established.";
+    CONNECTIONS_CLOSED = COUNTER "hammerd_connections_closed_total" ["target", "reason"]
+        "Connections closed, by reason.";
+    SENT_BYTES = COUNTER "hammerd_sent_bytes_total" ["target"]
+        "Bytes written to connections, heads included.";
+    RECEIVED_BYTES = COUNTER "hammerd_received_bytes_total" ["target"]
+        "Bytes read from connections, heads included.";
+    DNS_ADDRESSES = GAUGE "hammerd_dns_addresses" ["target"]
+        "Addresses that the last successful lookup gave; 0 for an address literal.";
+    RETIRED = COUNTER "hammerd_retired_requests_total" ["stage"]
+        "Totals of removed targets by stage of the ledger, so that sums over the process stay exact.";
+    RELOAD_SUCCESSFUL = GAUGE "hammerd_config_last_reload_successful" []
+        "Whether the last (re)load of the configuration succeeded.";
+    RELOAD_SUCCESS_TIME = GAUGE "hammerd_config_last_reload_success_timestamp_seconds" []
+        "When the running configuration was loaded, in Unix time.";
+    RELOADS = COUNTER "hammerd_config_reloads_total" ["result"]
+        "Reloads asked for and carried out or refused, by result.";
+    BUILD_INFO = GAUGE "hammerd_build_info" ["version", "revision", "rustc"]
+        "1, with what this binary was built from.";
+    WORKERS = GAUGE "hammerd_workers" []
+        "Worker threads.";
+    LOG_LINES_LOST = COUNTER "hammerd_log_lines_lost_total" []
+        "Log lines that could not be written because the log pipe was full or closed.";
+}

@@ -1,0 +1,99 @@
+//! What the daemon tells of itself: its build, its configuration, its log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+
+use super::catalogue as c;
+use super::families::{Family, describe};
+
+/// Written by the control thread, read at scrapes.
+pub struct Vitals {
+    reload_successful: AtomicBool,
+    reload_success_ms: AtomicU64,
+    reloads_succeeded: AtomicU64,
+    reloads_failed: AtomicU64,
+    log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Vitals {
+    /// The state right after the first configuration was loaded.
+    pub fn new(log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
+        let vitals = Self {
+            reload_successful: AtomicBool::new(true),
+            reload_success_ms: AtomicU64::new(0),
+            reloads_succeeded: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            log_lines_lost,
+        };
+        vitals.stamp();
+        vitals
+    }
+
+    /// A reload was applied.
+    pub fn reload_succeeded(&self) {
+        self.stamp();
+        self.reload_successful.store(true, Ordering::Relaxed);
+        self.reloads_succeeded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reload was refused; the configuration before it goes on.
+    pub fn reload_failed(&self) {
+        self.reload_successful.store(false, Ordering::Relaxed);
+        self.reloads_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stamp(&self) {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reload_success_ms.store(since_epoch.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// Collects [`Vitals`] and the build's identity.
+pub struct VitalsCollector {
+    vitals: Arc<Vitals>,
+    descs: Arc<[Desc]>,
+}
+
+impl VitalsCollector {
+    /// A collector that reads `vitals`.
+    pub fn new(vitals: Arc<Vitals>) -> prometheus::Result<Self> {
+        let metrics = [c::RELOAD_SUCCESSFUL, c::RELOAD_SUCCESS_TIME, c::RELOADS, c::BUILD_INFO, c::LOG_LINES_LOST];
+        Ok(Self { vitals, descs: describe(&metrics)? })
+    }
+}
+
+impl Collector for VitalsCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let vitals = &self.vitals;
+        let single = |metric, value| {
+            let mut family = Family::new(metric);
+            family.value(&[], value);
+            family
+        };
+        let mut reloads = Family::new(c::RELOADS);
+        reloads.value(&["success"], vitals.reloads_succeeded.load(Ordering::Relaxed) as f64);
+        reloads.value(&["failure"], vitals.reloads_failed.load(Ordering::Relaxed) as f64);
+        let mut build = Family::new(c::BUILD_INFO);
+        build.value(&[env!("CARGO_PKG_VERSION"), env!("HAMMERD_REVISION"), env!("HAMMERD_RUSTC")], 1.0);
+        let successful = vitals.reload_successful.load(Ordering::Relaxed);
+        let success_seconds = vitals.reload_success_ms.load(Ordering::Relaxed) as f64 / 1e3;
+        [
+            single(c::RELOAD_SUCCESSFUL, f64::from(u8::from(successful))),
+            single(c::RELOAD_SUCCESS_TIME, success_seconds),
+            single(c::LOG_LINES_LOST, (vitals.log_lines_lost)() as f64),
+            reloads,
+            build,
+        ]
+        .into_iter()
+        .map(Family::build)
+        .collect()
+    }
+}

@@ -1,0 +1,369 @@
+//! Which targets run where: applies the difference between two configurations, and ends them all.
+//!
+//! Lives on the control thread. Every target is one lane on one worker, or, when it is too fast for that, one lane on each
+//! worker, of which lane w of W sends the arrivals n with n mod W = w. Whatever changes, changes at one instant a little
+//! ahead, from which on all lanes agree; so no arrival is lost or doubled between the old plan and the new one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::clock;
+use crate::config::{Config, Engine, Limits, Target, TargetName};
+use crate::hammer::http::HttpForge;
+use crate::load::{Arm, Command, Course, LaneChange, LaneId, LaneSpec, Peers, Tempo, Tuning, Worker};
+use crate::net::{Guard, Resolver};
+use crate::pace::{PhaseBook, Process, Rate, Schedule};
+use crate::roster::{Roster, TargetInfo};
+use crate::stats::{LedgerWriter, Shape, WorkerStats};
+
+/// A target at a higher rate than this is striped over all workers; also what `auto` plans for one worker.
+const MAX_RATE_PER_WORKER: f64 = 25_000.0;
+/// How far ahead a change takes effect, so that every worker knows of it by then.
+const LEAD_NS: u64 = 5_000_000;
+/// What making a lane takes at most, for planning the first arrivals of a large fleet.
+const LEAD_PER_LANE_NS: u64 = 20_000;
+
+/// A worker's thread has ended although nobody asked it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerLost;
+
+impl std::fmt::Display for WorkerLost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a worker thread has ended unexpectedly")
+    }
+}
+
+impl std::error::Error for WorkerLost {}
+
+/// What a reload came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Targets that are new.
+    pub added: usize,
+    /// Targets that are gone.
+    pub removed: usize,
+    /// Targets that go on otherwise.
+    pub changed: usize,
+    /// Targets that were not touched.
+    pub unchanged: usize,
+}
+
+/// All targets and the workers that they run on.
+pub struct Fleet {
+    workers: Vec<Worker>,
+    roster: Arc<Roster>,
+    resolver: Resolver,
+    members: BTreeMap<TargetName, Member>,
+    guard: Arc<Guard>,
+    tuning: Tuning,
+    phases: PhaseBook,
+    /// Phases count from here.
+    epoch_ns: u64,
+    next_lane: u64,
+    /// Planned arrivals per second on each worker.
+    planned: Vec<f64>,
+}
+
+/// A target at work.
+struct Member {
+    target: Target,
+    schedule: Arc<Schedule>,
+    /// Its place among equal targets, as long as it has the rate that it took it for.
+    place: Option<(Rate, Process, u32)>,
+    lanes: Vec<(LaneId, usize)>,
+}
+
+/// Changes for each worker, collected before they are sent.
+struct Batch(Vec<Vec<LaneChange>>);
+
+impl Fleet {
+    /// Starts the workers, and no target yet.
+    pub fn start(config: &Config, resolver: Resolver) -> io::Result<Self> {
+        let shape = Shape::new(config.metrics.native_schema, &config.metrics.buckets);
+        let count = worker_count(config);
+        let peers: Peers = (0..count).map(|_| Arc::new(WorkerStats::new(shape.clone()))).collect();
+        let tuning = tuning(&config.engine, &config.limits);
+        let workers =
+            (0..count).map(|index| Worker::spawn(index, Arc::clone(&peers), tuning)).collect::<io::Result<_>>()?;
+        Ok(Self {
+            workers,
+            roster: Arc::new(Roster::new(shape, peers.to_vec())),
+            resolver,
+            members: BTreeMap::new(),
+            guard: guard(&config.limits),
+            tuning,
+            phases: PhaseBook::default(),
+            epoch_ns: clock::now_ns(),
+            next_lane: 0,
+            planned: vec![0.0; count],
+        })
+    }
+
+    /// The targets and their counts, for readers.
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether all workers are at work.
+    pub fn is_healthy(&self) -> bool {
+        !self.workers.iter().any(Worker::is_finished)
+    }
+
+    /// Makes the fleet what `config` asks for, and leaves alone what is so already.
+    pub async fn apply(&mut self, config: &Config) -> Result<Difference, WorkerLost> {
+        let tuning = tuning(&config.engine, &config.limits);
+        if tuning != self.tuning {
+            self.tuning = tuning;
+            for worker in &self.workers {
+                worker.commands.send(Command::Tune(tuning)).await.map_err(|_| WorkerLost)?;
+            }
+        }
+        let guard = guard(&config.limits);
+        let guard_changed = guard != self.guard;
+        self.guard = guard;
+
+        let mut batch = Batch(self.workers.iter().map(|_| Vec::new()).collect());
+        let mut difference = Difference::default();
+        let gone: Vec<TargetName> =
+            self.members.keys().filter(|name| !config.targets.contains_key(*name)).cloned().collect();
+        for name in &gone {
+            self.remove(name, config.shutdown.grace, &mut batch);
+            difference.removed += 1;
+        }
+        let at_ns = clock::now_ns() + LEAD_NS + LEAD_PER_LANE_NS * config.targets.len() as u64;
+        for (name, target) in &config.targets {
+            match self.members.get(name) {
+                None => {
+                    self.add(name, target, at_ns, &mut batch);
+                    difference.added += 1;
+                }
+                Some(member) if member.target != *target || guard_changed => {
+                    self.change(name, target, guard_changed, at_ns, &mut batch);
+                    difference.changed += 1;
+                }
+                Some(_) => difference.unchanged += 1,
+            }
+        }
+        self.send(batch).await?;
+        Ok(difference)
+    }
+
+    /// Ends all arrivals, and waits until no request is in flight, at most for `grace`; true when that was enough.
+    pub async fn drain(&mut self, grace: Duration) -> bool {
+        let mut drained = Vec::new();
+        for worker in &self.workers {
+            let (done, told) = oneshot::channel();
+            // A worker that is lost has nothing in flight.
+            if worker.commands.send(Command::Drain { done }).await.is_ok() {
+                drained.push(told);
+            }
+        }
+        let all = async {
+            for told in drained {
+                let _ = told.await;
+            }
+        };
+        timeout(grace, all).await.is_ok()
+    }
+
+    /// Ends the workers; requests in flight are cut off and counted. False when one had panicked.
+    pub async fn finish(self) -> bool {
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Finish).await;
+        }
+        self.workers.into_iter().fold(true, |sound, worker| worker.join() && sound)
+    }
+
+    fn add(&mut self, name: &TargetName, target: &Target, at_ns: u64, batch: &mut Batch) {
+        let (index, phase) = self.phases.take(target.rate, target.process);
+        let schedule = Arc::new(Schedule::new(target.rate, target.process, phase, self.epoch_ns, at_ns));
+        self.describe(name, target);
+        let place = Some((target.rate, target.process, index));
+        let member = Member { target: target.clone(), schedule, place, lanes: Vec::new() };
+        self.enlane(name, member, 0, batch);
+    }
+
+    /// Gives a target its lanes, which send its arrivals from number `first` on.
+    fn enlane(&mut self, name: &TargetName, mut member: Member, first: u64, batch: &mut Batch) {
+        let label: Arc<str> = name.as_ref().into();
+        let workers = self.placement(&member.target);
+        let stride = workers.len() as u64;
+        for (part, &worker) in workers.iter().enumerate() {
+            let (ledger, readable) = LedgerWriter::new(self.roster.shape().clone());
+            self.roster.enlist(&label, readable);
+            let id = LaneId(self.next_lane);
+            self.next_lane += 1;
+            self.planned[worker] += member.target.rate.as_per_second() / stride as f64;
+            member.lanes.push((id, worker));
+            // The first number from `first` on that this part sends.
+            let next = first + (part as u64 + stride - first % stride) % stride;
+            batch.0[worker].push(LaneChange::Add(Box::new(LaneSpec {
+                id,
+                target: Arc::clone(&label),
+                ledger,
+                course: Course { schedule: Arc::clone(&member.schedule), next, stride, end: u64::MAX },
+                tempo: tempo(&member.target, workers.len(), part),
+                arm: arm(&member.target),
+                resolver: self.resolver.clone(),
+                guard: Arc::clone(&self.guard),
+            })));
+        }
+        self.members.insert(name.clone(), member);
+    }
+
+    fn change(&mut self, name: &TargetName, target: &Target, guard_changed: bool, at_ns: u64, batch: &mut Batch) {
+        let Some(mut member) = self.members.remove(name) else { return };
+        self.describe(name, target);
+        let (old, rate_changed) = (member.target.clone(), member.target.rate != target.rate);
+        let stripes_change = self.stripes(target) != member.lanes.len();
+        if rate_changed {
+            self.give_up_place(&mut member);
+        }
+        member.target = target.clone();
+        if old.process != target.process {
+            self.give_up_place(&mut member);
+            let end = member.schedule.owed(at_ns);
+            self.retire_lanes(&mut member, &old, end, old.timeout, batch);
+            let (index, phase) = self.phases.take(target.rate, target.process);
+            member.place = Some((target.rate, target.process, index));
+            let start_ns = at_ns + 1;
+            member.schedule = Arc::new(Schedule::new(target.rate, target.process, phase, self.epoch_ns, start_ns));
+            self.enlane(name, member, 0, batch);
+            return;
+        }
+        if rate_changed {
+            member.schedule = Arc::new(member.schedule.with_rate_from(at_ns, target.rate));
+        }
+        if stripes_change {
+            // Both rates agree on everything up to here.
+            let end = member.schedule.owed(at_ns);
+            self.retire_lanes(&mut member, &old, end, old.timeout, batch);
+            self.enlane(name, member, end, batch);
+            return;
+        }
+        let rearmed = old.http != target.http || old.max_in_flight != target.max_in_flight || guard_changed;
+        for (part, &(id, worker)) in member.lanes.iter().enumerate() {
+            let share = member.lanes.len() as f64;
+            self.planned[worker] += (target.rate.as_per_second() - old.rate.as_per_second()) / share;
+            batch.0[worker].push(LaneChange::Update {
+                id,
+                schedule: rate_changed.then(|| Arc::clone(&member.schedule)),
+                tempo: tempo(target, member.lanes.len(), part),
+                arm: rearmed.then(|| (arm(target), Arc::clone(&self.guard))),
+            });
+        }
+        self.members.insert(name.clone(), member);
+    }
+
+    fn remove(&mut self, name: &TargetName, grace: Duration, batch: &mut Batch) {
+        let Some(mut member) = self.members.remove(name) else { return };
+        self.give_up_place(&mut member);
+        let target = member.target.clone();
+        self.retire_lanes(&mut member, &target, 0, grace, batch);
+        self.roster.retire(name.as_ref());
+    }
+
+    /// Ends the lanes before arrival `end`; requests in flight have `grace` to finish.
+    fn retire_lanes(&mut self, member: &mut Member, target: &Target, end: u64, grace: Duration, batch: &mut Batch) {
+        let share = member.lanes.len() as f64;
+        for (id, worker) in member.lanes.drain(..) {
+            self.planned[worker] -= target.rate.as_per_second() / share;
+            batch.0[worker].push(LaneChange::Retire { id, end, grace });
+        }
+    }
+
+    fn give_up_place(&mut self, member: &mut Member) {
+        if let Some((rate, process, index)) = member.place.take() {
+            self.phases.release(rate, process, index);
+        }
+    }
+
+    fn describe(&self, name: &TargetName, target: &Target) {
+        let info = TargetInfo {
+            protocol: "http",
+            authority: authority(target),
+            labels: target.labels.clone(),
+            rate_per_second: target.rate.as_per_second(),
+            max_in_flight: target.max_in_flight,
+            since_ns: clock::now_ns(),
+        };
+        self.roster.describe(&name.as_ref().into(), info);
+    }
+
+    /// How many lanes a target needs.
+    fn stripes(&self, target: &Target) -> usize {
+        let too_fast = target.rate.as_per_second() > MAX_RATE_PER_WORKER;
+        if too_fast { self.workers.len().min(target.max_in_flight) } else { 1 }
+    }
+
+    /// The workers for a target's lanes: those with the least planned.
+    fn placement(&self, target: &Target) -> Vec<usize> {
+        let mut workers: Vec<usize> = (0..self.workers.len()).collect();
+        workers.sort_by(|&a, &b| self.planned[a].total_cmp(&self.planned[b]));
+        workers.truncate(self.stripes(target));
+        workers
+    }
+
+    async fn send(&self, batch: Batch) -> Result<(), WorkerLost> {
+        let mut applied = Vec::new();
+        for (worker, changes) in self.workers.iter().zip(batch.0) {
+            if !changes.is_empty() {
+                let (done, told) = oneshot::channel();
+                worker.commands.send(Command::Apply { changes, done }).await.map_err(|_| WorkerLost)?;
+                applied.push(told);
+            }
+        }
+        for told in applied {
+            told.await.map_err(|_| WorkerLost)?;
+        }
+        Ok(())
+    }
+}
+
+fn guard(limits: &Limits) -> Arc<Guard> {
+    Arc::new(Guard { deny: limits.deny_networks.clone(), allow: limits.allow_networks.clone() })
+}
+
+fn tuning(engine: &Engine, limits: &Limits) -> Tuning {
+    Tuning {
+        coalesce_ns: engine.coalesce.as_nanos() as u64,
+        late_after_ns: engine.late_after.as_nanos() as u64,
+        max_total_in_flight: limits.max_total_in_flight,
+    }
+}
+
+/// The bounds of lane `part` of `parts`; what does not divide evenly goes to the first.
+fn tempo(target: &Target, parts: usize, part: usize) -> Tempo {
+    let max_in_flight = target.max_in_flight / parts + usize::from(part < target.max_in_flight % parts);
+    Tempo { timeout: target.timeout, max_in_flight }
+}
+
+/// The hammer for a target: a new protocol is a new line here.
+fn arm(target: &Target) -> Arc<dyn Arm> {
+    Arc::new(HttpForge { request: Arc::new(target.http.clone()), max_idle: target.max_in_flight })
+}
+
+fn authority(target: &Target) -> String {
+    let (host, port) = (&target.http.host, target.http.port);
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// As many workers as were asked for, or as the planned rate needs and the machine has.
+pub fn worker_count(config: &Config) -> usize {
+    if let Some(workers) = config.engine.workers {
+        return workers.get();
+    }
+    let planned: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    ((planned / MAX_RATE_PER_WORKER).ceil() as usize).clamp(1, processors)
+}

@@ -1,0 +1,92 @@
+//! One HTTP/1.1 connection: hyper's two halves, and an end that is counted.
+
+use std::rc::Rc;
+
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HeaderMap;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinHandle;
+
+use super::fault;
+use super::request::Payload;
+use crate::net::{Fate, Fault, Pooled, Socket};
+use crate::stats::CloseReason;
+
+/// An open connection. Dropping it closes the socket, even while hyper still has something to write (hyper#4176).
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: SendRequest<Payload>,
+    /// Reads and writes the socket, and owns it.
+    driver: JoinHandle<()>,
+    fate: Rc<Fate>,
+    received_before: u64,
+    /// What a drop is counted as: a request that was cut off, unless [`close`](Pooled::close) says otherwise.
+    end: CloseReason,
+    /// The last response's header map, to be used again.
+    pub(super) spare_headers: Option<HeaderMap>,
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 on a new socket. Called inside the worker's `LocalSet`.
+    pub(super) async fn open(socket: Socket) -> Result<Self, Fault> {
+        let fate = socket.fate();
+        let handshake = http1::handshake(TokioIo::new(socket)).await;
+        let (sender, connection) = handshake.map_err(|error| fault::of_response(error, false))?;
+        let driver = tokio::task::spawn_local({
+            let fate = Rc::clone(&fate);
+            async move {
+                // Its error also reaches whoever waits for a response; on an idle connection it means bytes that
+                // nobody asked for, or a reset.
+                if connection.await.is_err_and(|error| fault::is_violation(&error)) {
+                    fate.close_reason.set(CloseReason::Failed);
+                }
+            }
+        });
+        Ok(Self { sender, driver, fate, received_before: 0, end: CloseReason::Canceled, spare_headers: None })
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Payload>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Payload>>> {
+        self.received_before = self.fate.received_bytes.get();
+        self.sender.try_send_request(request).await
+    }
+
+    /// Whether nothing has been received since the last request was sent.
+    pub(super) fn is_silent(&self) -> bool {
+        self.fate.received_bytes.get() == self.received_before
+    }
+
+    /// After a complete response: whether the connection can take another request. It can't while a part of the last
+    /// one is still unsent, or when the peer asked for its end.
+    pub(super) async fn settle(&self) -> bool {
+        if !self.sender.is_ready() && !self.sender.is_closed() {
+            // The driver notices the end of the response in its own turn.
+            tokio::task::yield_now().await;
+        }
+        self.sender.is_ready()
+    }
+}
+
+impl Pooled for Connection {
+    fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    fn close(mut self, reason: CloseReason) {
+        self.end = reason;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Does nothing to a connection that the driver has closed, and counted, already.
+        self.fate.close_reason.set(self.end);
+        self.driver.abort();
+    }
+}

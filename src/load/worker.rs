@@ -1,0 +1,330 @@
+//! One worker: a thread with its own runtime, its own lanes, one heap and one timer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::lane::{Arm, Lane, LaneId, LaneSpec, Tempo};
+use super::pacer::{Pacer, Release, Slot};
+use super::wake::Wake;
+use crate::clock;
+use crate::net::Guard;
+use crate::outcome::DropReason;
+use crate::pace::Schedule;
+use crate::stats::WorkerStats;
+
+/// Arrivals released before connections get a turn.
+const MAX_RELEASES_PER_TURN: usize = 64;
+/// Commands that may wait for a worker.
+const MAX_WAITING_COMMANDS: usize = 16;
+
+/// What the control thread asks of a worker.
+pub enum Command {
+    /// Lanes come, change and go; answered when that is done.
+    Apply {
+        /// In this order.
+        changes: Vec<LaneChange>,
+        /// Told when all are applied.
+        done: oneshot::Sender<()>,
+    },
+    /// Bounds of the whole worker.
+    Tune(Tuning),
+    /// No more arrivals; answered when no request is in flight.
+    Drain {
+        /// Told then.
+        done: oneshot::Sender<()>,
+    },
+    /// The thread ends; what is in flight is cut off.
+    Finish,
+}
+
+/// A change to one lane.
+pub enum LaneChange {
+    /// A new lane.
+    Add(Box<LaneSpec>),
+    /// A lane goes on, otherwise than before.
+    Update {
+        /// Which.
+        id: LaneId,
+        /// A schedule that agrees with the one before on what was sent already.
+        schedule: Option<Arc<Schedule>>,
+        /// New bounds.
+        tempo: Tempo,
+        /// A new hammer, and who judges its addresses.
+        arm: Option<(Arc<dyn Arm>, Arc<Guard>)>,
+    },
+    /// A lane ends before arrival `end`, and leaves when its last request has finished.
+    Retire {
+        /// Which.
+        id: LaneId,
+        /// 0 for at once.
+        end: u64,
+        /// After this, requests still in flight are cut off.
+        grace: Duration,
+    },
+}
+
+/// Bounds of a worker, which a reload may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// How long an arrival may wait to share a wake-up.
+    pub coalesce_ns: u64,
+    /// An arrival later than this is dropped.
+    pub late_after_ns: u64,
+    /// Requests in flight over all workers.
+    pub max_total_in_flight: usize,
+}
+
+/// The stats of all workers of the process.
+pub type Peers = Arc<[Arc<WorkerStats>]>;
+
+/// The control thread's end of a worker.
+pub struct Worker {
+    /// Takes its commands.
+    pub commands: mpsc::Sender<Command>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts worker `index` of `peers`.
+    pub fn spawn(index: usize, peers: Peers, tuning: Tuning) -> io::Result<Self> {
+        let (commands, inbox) = mpsc::channel(MAX_WAITING_COMMANDS);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let wake = {
+            let _inside = runtime.enter();
+            Wake::new()?
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let tasks = LocalSet::new();
+            tasks.block_on(&runtime, Station::new(index, peers, tuning, wake).run(inbox));
+            // What is still in flight is cut off, and counted, here.
+            drop(tasks);
+        })?;
+        Ok(Self { commands, thread })
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end of the thread; false when it panicked.
+    pub fn join(self) -> bool {
+        self.thread.join().is_ok()
+    }
+}
+
+/// What all tasks of a worker share.
+pub(super) struct Station {
+    pub(super) stats: Arc<WorkerStats>,
+    peers: Peers,
+    tuning: Cell<Tuning>,
+    pacer: RefCell<Pacer>,
+    /// By the slot that the pacer knows them by.
+    lanes: RefCell<Slab<Rc<Lane>>>,
+    slots: RefCell<HashMap<LaneId, Slot>>,
+    in_flight: Cell<usize>,
+    /// Told when nothing is in flight any more.
+    drained: RefCell<Option<oneshot::Sender<()>>>,
+    wake: Wake,
+    /// The same moment on both clocks.
+    epoch: (Instant, u64),
+}
+
+impl Station {
+    fn new(index: usize, peers: Peers, tuning: Tuning, wake: Wake) -> Rc<Self> {
+        Rc::new(Self {
+            stats: Arc::clone(&peers[index]),
+            peers,
+            tuning: Cell::new(tuning),
+            pacer: RefCell::default(),
+            lanes: RefCell::default(),
+            slots: RefCell::default(),
+            in_flight: Cell::new(0),
+            drained: RefCell::new(None),
+            wake,
+            epoch: (Instant::now(), clock::now_ns()),
+        })
+    }
+
+    async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            tokio::select! {
+                biased;
+                command = inbox.recv() => match command {
+                    Some(Command::Finish) | None => return,
+                    Some(command) => self.obey(command),
+                },
+                () = self.wake.fired() => {}
+            }
+            let mut now_ns = clock::now_ns();
+            while self.release(now_ns) {
+                tokio::task::yield_now().await;
+                now_ns = clock::now_ns();
+            }
+            let next_due_ns = self.pacer.borrow().next_due_ns();
+            self.wake.arm(next_due_ns.max(now_ns + self.tuning.get().coalesce_ns));
+        }
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Apply { changes, done } => {
+                for change in changes {
+                    self.change(change);
+                }
+                // Nobody waits for it any more: fine.
+                let _ = done.send(());
+            }
+            Command::Tune(tuning) => self.tuning.set(tuning),
+            Command::Drain { done } => {
+                while self.release(clock::now_ns()) {}
+                self.pacer.borrow_mut().stop();
+                *self.drained.borrow_mut() = Some(done);
+                self.tell_if_drained();
+            }
+            Command::Finish => {}
+        }
+    }
+
+    fn change(self: &Rc<Self>, change: LaneChange) {
+        match change {
+            LaneChange::Add(spec) => {
+                let id = spec.id;
+                let slot = self.pacer.borrow().vacant_slot();
+                let (lane, course) = Lane::new(*spec, slot);
+                self.pacer.borrow_mut().add(course);
+                let at = self.lanes.borrow_mut().insert(lane);
+                debug_assert_eq!(at, slot, "both tables are filled and emptied together");
+                self.slots.borrow_mut().insert(id, slot);
+            }
+            LaneChange::Update { id, schedule, tempo, arm } => {
+                let Some(lane) = self.lane(id) else { return };
+                lane.tempo.set(tempo);
+                if let Some((arm, guard)) = arm {
+                    lane.rearm(&*arm, guard);
+                }
+                if let Some(schedule) = schedule {
+                    self.pacer.borrow_mut().reschedule(lane.slot, schedule);
+                }
+            }
+            LaneChange::Retire { id, end, grace } => {
+                let Some(lane) = self.lane(id) else { return };
+                self.slots.borrow_mut().remove(&id);
+                lane.retiring.set(true);
+                self.pacer.borrow_mut().end_at(lane.slot, end);
+                if !self.bury_if_over(&lane) {
+                    let station = Rc::clone(self);
+                    tokio::task::spawn_local(async move {
+                        tokio::time::sleep(grace).await;
+                        lane.cut_off();
+                        station.bury_if_over(&lane);
+                    });
+                }
+            }
+        }
+    }
+
+    fn lane(&self, id: LaneId) -> Option<Rc<Lane>> {
+        let slot = *self.slots.borrow().get(&id)?;
+        self.lanes.borrow().get(slot).cloned()
+    }
+
+    /// Sends what is due at `now_ns`, up to the bound of a turn; true when more is due.
+    fn release(self: &Rc<Self>, now_ns: u64) -> bool {
+        let late_ns = now_ns.saturating_sub(self.tuning.get().late_after_ns);
+        for _ in 0..MAX_RELEASES_PER_TURN {
+            let Some(release) = self.pacer.borrow_mut().next(now_ns, late_ns) else { return false };
+            let (Release::Due { slot, .. } | Release::Late { slot, .. }) = release;
+            let Some(lane) = self.lanes.borrow().get(slot).cloned() else { continue };
+            match release {
+                Release::Due { due_ns, .. } => self.admit(&lane, due_ns),
+                Release::Late { count, .. } => lane.ledger.drop_arrivals(DropReason::Late, count),
+            }
+            if lane.retiring.get() {
+                self.bury_if_over(&lane);
+            }
+        }
+        true
+    }
+
+    /// Sends what is due, if anything is: called where a worker is awake anyway.
+    pub(super) fn release_if_due(self: &Rc<Self>, now_ns: u64) {
+        if self.pacer.borrow().next_due_ns() <= now_ns {
+            self.release(now_ns);
+        }
+    }
+
+    /// Launches an arrival if the ceilings allow one more request in flight.
+    fn admit(self: &Rc<Self>, lane: &Rc<Lane>, due_ns: u64) {
+        if lane.in_flight() >= lane.tempo.get().max_in_flight {
+            lane.ledger.drop_arrivals(DropReason::InFlight, 1);
+        } else if self.total_in_flight() >= self.tuning.get().max_total_in_flight {
+            lane.ledger.drop_arrivals(DropReason::GlobalLimit, 1);
+        } else {
+            lane.launch(self, due_ns);
+        }
+    }
+
+    /// Requests in flight over all workers; the others' numbers may be a moment old.
+    fn total_in_flight(&self) -> usize {
+        if self.peers.len() == 1 {
+            return self.in_flight.get();
+        }
+        self.peers.iter().map(|peer| peer.in_flight()).sum()
+    }
+
+    /// A request is in flight.
+    pub(super) fn enter(&self) {
+        self.set_in_flight(self.in_flight.get() + 1);
+    }
+
+    /// A request of `lane` is over.
+    pub(super) fn leave(&self, lane: &Rc<Lane>) {
+        self.set_in_flight(self.in_flight.get() - 1);
+        if lane.retiring.get() {
+            self.bury_if_over(lane);
+        }
+        self.tell_if_drained();
+    }
+
+    fn set_in_flight(&self, requests: usize) {
+        self.in_flight.set(requests);
+        self.stats.set_in_flight(requests);
+    }
+
+    /// Takes a retiring lane away once it has neither arrivals nor requests left.
+    fn bury_if_over(&self, lane: &Rc<Lane>) -> bool {
+        let over = lane.in_flight() == 0 && self.pacer.borrow().is_over(lane.slot);
+        let buried = self.lanes.borrow().get(lane.slot).is_none_or(|at_slot| !Rc::ptr_eq(at_slot, lane));
+        if over && !buried {
+            self.pacer.borrow_mut().remove(lane.slot);
+            self.lanes.borrow_mut().remove(lane.slot);
+        }
+        over || buried
+    }
+
+    fn tell_if_drained(&self) {
+        if self.in_flight.get() == 0
+            && let Some(done) = self.drained.borrow_mut().take()
+        {
+            // Nobody waits for it any more: fine.
+            let _ = done.send(());
+        }
+    }
+
+    /// The instant at which [`clock::now_ns`] says `at_ns`.
+    pub(super) fn instant_at(&self, at_ns: u64) -> Instant {
+        let (instant, epoch_ns) = self.epoch;
+        instant + Duration::from_nanos(at_ns.saturating_sub(epoch_ns))
+    }
+}

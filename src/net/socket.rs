@@ -1,0 +1,96 @@
+//! A TCP stream that counts: bytes both ways, and its own opening and closing.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::stats::{CloseReason, Ledger};
+
+/// What is known about a connection beside its socket, shared by the socket and whoever uses it.
+#[derive(Debug)]
+pub struct Fate {
+    /// Why it will have been closed, when it is; the peer's doing until somebody here decides otherwise.
+    pub close_reason: Cell<CloseReason>,
+    /// Bytes received on this connection.
+    pub received_bytes: Cell<u64>,
+}
+
+/// An open connection, counted in its target's ledger until it is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    ledger: Arc<Ledger>,
+    fate: Rc<Fate>,
+}
+
+impl Socket {
+    /// Takes over a connected stream. The caller is the one writer of `ledger`.
+    pub fn new(stream: TcpStream, ledger: Arc<Ledger>) -> Self {
+        ledger.wire.open();
+        let fate = Fate { close_reason: Cell::new(CloseReason::Peer), received_bytes: Cell::new(0) };
+        Self { stream, ledger, fate: Rc::new(fate) }
+    }
+
+    /// What is known about the connection; outlives the socket.
+    pub fn fate(&self) -> Rc<Fate> {
+        Rc::clone(&self.fate)
+    }
+
+    fn count_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.ledger.wire.sent_bytes.add(bytes as u64);
+        }
+        written
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.ledger.wire.close(self.fate.close_reason.get());
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let bytes = (buf.filled().len() - before) as u64;
+        self.ledger.wire.received_bytes.add(bytes);
+        self.fate.received_bytes.set(self.fate.received_bytes.get() + bytes);
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.count_sent(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.count_sent(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,234 @@
+//! What a strike came to: a complete response or one failure reason, and how long each phase took.
+//!
+//! Pure. Every label text that a strike can produce stands here, in closed enums.
+
+use std::cell::Cell;
+
+/// Declares a closed set of label values: the enum, how many there are, all of them, and the text of each.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: [Self; Self::COUNT] = [$(Self::$variant,)+];
+            /// How many values there are.
+            pub const COUNT: usize = [$(Self::$variant,)+].len();
+
+            /// The label text.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// Position in [`Self::ALL`].
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+pub(crate) use labels;
+
+labels! {
+    /// Why a started request was not good. Exactly one for each failed request.
+    Reason {
+        /// The name does not exist.
+        DnsNotFound => "dns_not_found",
+        /// The resolver answered with a failure, or with no address.
+        DnsFailed => "dns_failed",
+        /// No answer from the resolver in time.
+        DnsTimeout => "dns_timeout",
+        /// Every address that the name resolved to is denied.
+        Denied => "denied",
+        /// Nobody listens on the port.
+        ConnectRefused => "connect_refused",
+        /// No answer to the connection attempt in time.
+        ConnectTimeout => "connect_timeout",
+        /// No route, or a router or a local rule said no.
+        ConnectUnreachable => "connect_unreachable",
+        /// All local ports towards this address are in use.
+        LocalPorts => "local_ports",
+        /// The process is out of file descriptors.
+        LocalFds => "local_fds",
+        /// Connected, but the first byte of the response did not come in time.
+        TimeoutResponse => "timeout_response",
+        /// The response began, but its last byte did not come in time.
+        TimeoutBody => "timeout_body",
+        /// The response body exceeds the bound.
+        BodyTooLarge => "body_too_large",
+        /// The peer reset the connection.
+        Reset => "reset",
+        /// The peer closed the connection before the response was complete.
+        Eof => "eof",
+        /// The peer closed a reused connection before any byte of the response: it may or may not have seen the request.
+        EofReused => "eof_reused",
+        /// What came is no valid response.
+        Protocol => "protocol",
+        /// Another error of the operating system on an open connection.
+        Io => "io",
+        /// A complete response with a status that does not count as success.
+        Status => "status",
+    }
+}
+
+labels! {
+    /// Why an arrival was never sent.
+    DropReason {
+        /// The target has its largest number of requests in flight.
+        InFlight => "in_flight",
+        /// The arrival was noticed too late to be sent.
+        Late => "late",
+        /// The process has its largest number of requests in flight.
+        GlobalLimit => "global_limit",
+    }
+}
+
+labels! {
+    /// A phase of a request, as far as it had it.
+    Stage {
+        /// Looking up the name.
+        Dns => "dns",
+        /// Opening a connection.
+        Connect => "connect",
+        /// From handing the request to the connection to the first byte of the response.
+        Wait => "wait",
+        /// From the first byte of the response to its last.
+        Receive => "receive",
+    }
+}
+
+impl Stage {
+    /// What it is called when the deadline passes in this phase.
+    pub const fn timeout_reason(self) -> Reason {
+        match self {
+            Self::Dns => Reason::DnsTimeout,
+            Self::Connect => Reason::ConnectTimeout,
+            Self::Wait => Reason::TimeoutResponse,
+            Self::Receive => Reason::TimeoutBody,
+        }
+    }
+}
+
+labels! {
+    /// Whether a finished request was good.
+    Verdict {
+        /// A complete response with an expected status.
+        Ok => "ok",
+        /// Anything else.
+        Failed => "failed",
+    }
+}
+
+/// What a strike came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The status code, when the response was complete.
+    pub status: Option<u16>,
+    /// Why it is not good; `None` when it is.
+    pub failure: Option<Reason>,
+}
+
+impl Outcome {
+    /// A complete response with an expected status.
+    pub const fn good(status: u16) -> Self {
+        Self { status: Some(status), failure: None }
+    }
+
+    /// A complete response with an unexpected status.
+    pub const fn bad_status(status: u16) -> Self {
+        Self { status: Some(status), failure: Some(Reason::Status) }
+    }
+
+    /// No complete response.
+    pub const fn failed(reason: Reason) -> Self {
+        Self { status: None, failure: Some(reason) }
+    }
+
+    /// Good or not.
+    pub const fn verdict(self) -> Verdict {
+        if self.failure.is_none() { Verdict::Ok } else { Verdict::Failed }
+    }
+}
+
+/// The times of one strike, kept by its hammer as it goes: which phase it is in and how long the completed ones took.
+///
+/// It lives outside the strike's future, so that a strike that is cut off by its deadline still tells where it was.
+#[derive(Debug)]
+pub struct Trace {
+    stage: Cell<Option<(Stage, u64)>>,
+    took_ns: [Cell<Option<u64>>; Stage::COUNT],
+}
+
+impl Trace {
+    /// Before the first phase.
+    pub const fn new() -> Self {
+        Self { stage: Cell::new(None), took_ns: [const { Cell::new(None) }; Stage::COUNT] }
+    }
+
+    /// Enters a phase at `now_ns`; the one before it is complete. A phase entered again adds up.
+    pub fn enter(&self, stage: Stage, now_ns: u64) {
+        self.complete(now_ns);
+        self.stage.set(Some((stage, now_ns)));
+    }
+
+    /// The last phase is complete.
+    pub fn complete(&self, now_ns: u64) {
+        if let Some((stage, since_ns)) = self.stage.take() {
+            let took_ns = &self.took_ns[stage.index()];
+            took_ns.set(Some(took_ns.get().unwrap_or(0) + now_ns.saturating_sub(since_ns)));
+        }
+    }
+
+    /// The phase that was entered and not completed.
+    pub fn stage(&self) -> Option<Stage> {
+        self.stage.get().map(|(stage, _)| stage)
+    }
+
+    /// How long a phase took in nanoseconds, if the request had it and completed it.
+    pub fn took_ns(&self, stage: Stage) -> Option<u64> {
+        self.took_ns[stage.index()].get()
+    }
+}
+
+impl Default for Trace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_times_the_phases_that_were_completed() {
+        let trace = Trace::new();
+        trace.enter(Stage::Connect, 100);
+        trace.enter(Stage::Wait, 150);
+        assert_eq!(trace.stage(), Some(Stage::Wait));
+        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, None]);
+        trace.complete(175);
+        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), Some(25), None]);
+        assert_eq!(trace.stage(), None);
+    }
+
+    #[test]
+    fn a_phase_entered_again_adds_up() {
+        let trace = Trace::new();
+        trace.enter(Stage::Wait, 0);
+        trace.enter(Stage::Connect, 10);
+        trace.enter(Stage::Wait, 30);
+        trace.complete(35);
+        assert_eq!((trace.took_ns(Stage::Wait), trace.took_ns(Stage::Connect)), (Some(15), Some(20)));
+    }
+
+    #[test]
+    fn labels_are_distinct_and_lie_at_their_index() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert_eq!(Reason::ALL.iter().filter(|other| other.label() == reason.label()).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The list of targets and their ledgers, as readers see it.
+//!
+//! The [`fleet`](crate::fleet) keeps it up to date; scrapes, summaries and the status page read it. Its lock is held by
+//! control and admin threads only, never by a worker.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::stats::{Ledger, Shape, Snapshot, WorkerStats};
+
+/// What is known of a target beside its counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetInfo {
+    /// The protocol that its hammer speaks.
+    pub protocol: &'static str,
+    /// Host and port that it strikes.
+    pub authority: String,
+    /// The operator's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The rate that the schedule asks for, per second.
+    pub rate_per_second: f64,
+    /// The most requests that may be in flight.
+    pub max_in_flight: usize,
+    /// When it came, on the clock of [`crate::clock`].
+    pub since_ns: u64,
+}
+
+/// A target and a consistent copy of its counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TargetView {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What is known of it.
+    pub info: TargetInfo,
+    /// Its counts, over all workers and since it came.
+    pub counts: Snapshot,
+}
+
+/// What [`Roster::read`] saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RosterView {
+    /// All targets in the order of their names.
+    pub targets: Vec<TargetView>,
+    /// The totals of removed targets, with those whose last requests are still in flight.
+    pub retired: RetiredTotals,
+}
+
+/// Totals of targets that were removed, so that sums over the process stay exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetiredTotals {
+    /// Arrivals that came due.
+    pub scheduled: u64,
+    /// Handed to a hammer.
+    pub started: u64,
+    /// Never sent.
+    pub dropped: u64,
+    /// Finished, well or badly.
+    pub finished: u64,
+    /// Cut off.
+    pub canceled: u64,
+}
+
+impl RetiredTotals {
+    fn add(&mut self, counts: &Snapshot) {
+        self.scheduled += counts.scheduled;
+        self.started += counts.started;
+        self.dropped += counts.dropped.iter().sum::<u64>();
+        self.finished += counts.finished;
+        self.canceled += counts.canceled;
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Roster {
+    shape: Shape,
+    workers: Vec<Arc<WorkerStats>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    targets: BTreeMap<Arc<str>, Entry>,
+    /// Ledgers of removed targets that may still be written to.
+    retiring: Vec<Arc<Ledger>>,
+    retired: RetiredTotals,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: TargetInfo,
+    /// One for each lane, those that are ending included.
+    ledgers: Vec<Arc<Ledger>>,
+    /// The sum of ledgers that nobody writes to any more.
+    settled: Snapshot,
+}
+
+impl Entry {
+    /// Adds up the ledgers whose lanes are gone, so that the list stays as short as the lanes are few.
+    fn settle(&mut self) {
+        let settled = &mut self.settled;
+        self.ledgers.retain_mut(|ledger| keep_or_settle(ledger, |counts| settled.merge(counts)));
+    }
+
+    fn counts(&self) -> Snapshot {
+        let mut counts = self.settled.clone();
+        for ledger in &self.ledgers {
+            counts.merge(&ledger.snapshot());
+        }
+        counts
+    }
+}
+
+/// False, after `settle` had the final counts, when the roster is the last to know the ledger.
+fn keep_or_settle(ledger: &mut Arc<Ledger>, settle: impl FnOnce(&Snapshot)) -> bool {
+    // Exclusive access proves that the writer is gone, and makes its last writes visible.
+    let writerless = Arc::get_mut(ledger).is_some();
+    if writerless {
+        settle(&ledger.snapshot());
+    }
+    !writerless
+}
+
+impl Roster {
+    /// A roster without targets. All its histograms have `shape`.
+    pub fn new(shape: Shape, workers: Vec<Arc<WorkerStats>>) -> Self {
+        Self { shape, workers, entries: Mutex::default() }
+    }
+
+    /// The shape of all histograms.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The stats of all workers.
+    pub fn workers(&self) -> &[Arc<WorkerStats>] {
+        &self.workers
+    }
+
+    /// Adds a target, or changes what is known of it; its counts go on.
+    pub fn describe(&self, name: &Arc<str>, info: TargetInfo) {
+        let mut entries = self.entries();
+        if let Some(entry) = entries.targets.get_mut(name) {
+            let since_ns = entry.info.since_ns;
+            entry.info = TargetInfo { since_ns, ..info };
+        } else {
+            let entry = Entry { info, ledgers: Vec::new(), settled: Snapshot::default() };
+            entries.targets.insert(Arc::clone(name), entry);
+        }
+    }
+
+    /// Adds a lane's ledger to a target that was described.
+    pub fn enlist(&self, name: &str, ledger: Arc<Ledger>) {
+        if let Some(entry) = self.entries().targets.get_mut(name) {
+            entry.settle();
+            entry.ledgers.push(ledger);
+        }
+    }
+
+    /// Removes a target; its counts go on in the retired totals.
+    pub fn retire(&self, name: &str) {
+        let mut entries = self.entries();
+        if let Some(entry) = entries.targets.remove(name) {
+            entries.retired.add(&entry.settled);
+            entries.retiring.extend(entry.ledgers);
+        }
+    }
+
+    /// All targets, and what became of those that were removed, at one moment.
+    pub fn read(&self) -> RosterView {
+        let mut entries = self.entries();
+        let Entries { targets, retiring, retired } = &mut *entries;
+        retiring.retain_mut(|ledger| keep_or_settle(ledger, |counts| retired.add(counts)));
+        let mut retired = *retired;
+        for ledger in retiring {
+            retired.add(&ledger.snapshot());
+        }
+        let targets = targets.iter_mut().map(|(name, entry)| {
+            entry.settle();
+            TargetView { name: Arc::clone(name), info: entry.info.clone(), counts: entry.counts() }
+        });
+        RosterView { targets: targets.collect(), retired }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // A reader that panicked has changed nothing.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Outcome, Trace};
+    use crate::stats::LedgerWriter;
+
+    fn info(rate_per_second: f64) -> TargetInfo {
+        let (authority, labels) = ("127.0.0.1:80".to_owned(), BTreeMap::new());
+        TargetInfo { protocol: "http", authority, labels, rate_per_second, max_in_flight: 1, since_ns: 0 }
+    }
+
+    fn strike(writer: &LedgerWriter) {
+        writer.start();
+        writer.finish(Outcome::good(200), 1_000_000, 1_000_000, &Trace::new());
+    }
+
+    #[test]
+    fn counts_outlive_the_lanes_that_made_them() {
+        let shape = Shape::new(3, &[1.0]);
+        let roster = Roster::new(shape.clone(), Vec::new());
+        let name: Arc<str> = "a".into();
+        roster.describe(&name, info(1.0));
+        for _ in 0..3 {
+            let (writer, ledger) = LedgerWriter::new(shape.clone());
+            roster.enlist("a", ledger);
+            strike(&writer);
+        }
+        let (writer, ledger) = LedgerWriter::new(shape.clone());
+        roster.enlist("a", ledger);
+        strike(&writer);
+        roster.describe(&name, info(2.0));
+
+        let view = &roster.read().targets[0];
+        assert_eq!((view.counts.finished, view.counts.responses.as_slice()), (4, [(200, 4)].as_slice()));
+        assert_eq!(view.info, info(2.0));
+        assert_eq!(roster.entries().targets["a"].ledgers.len(), 1, "ledgers without a writer are added up");
+    }
+
+    #[test]
+    fn a_removed_target_lives_on_in_the_totals_until_its_last_request() {
+        let shape = Shape::new(3, &[1.0]);
+        let roster = Roster::new(shape.clone(), Vec::new());
+        roster.describe(&"a".into(), info(1.0));
+        let (writer, ledger) = LedgerWriter::new(shape);
+        roster.enlist("a", ledger);
+        strike(&writer);
+        writer.start();
+        roster.retire("a");
+        assert_eq!(roster.read().targets, []);
+        assert_eq!(
+            roster.read().retired,
+            RetiredTotals { scheduled: 2, started: 2, finished: 1, ..Default::default() }
+        );
+        writer.cancel();
+        drop(writer);
+        let last = RetiredTotals { scheduled: 2, started: 2, finished: 1, canceled: 1, dropped: 0 };
+        assert_eq!((roster.read().retired, roster.read().retired), (last, last));
+        assert!(roster.entries().retiring.is_empty());
+    }
+}

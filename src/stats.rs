@@ -1,0 +1,18 @@
+//! What happened, in cells that one worker writes and anyone reads.
+//!
+//! Pure: no clock, no I/O. A worker adds to plain atomic cells that nobody else writes, without a lock or a
+//! read-modify-write instruction; a reader copies them out as a consistent cut (see [`Ledger::snapshot`]).
+
+mod cell;
+mod histogram;
+mod ledger;
+mod snapshot;
+mod wire;
+mod worker;
+
+pub use cell::Counter;
+pub use histogram::{Histogram, HistogramSnapshot, Shape};
+pub use ledger::{Ledger, LedgerWriter};
+pub use snapshot::Snapshot;
+pub use wire::{CloseReason, Wire, WireSnapshot};
+pub use worker::WorkerStats;

@@ -1,0 +1,254 @@
+//! One target's counts on one worker.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::cell::{Counter, Cut};
+use super::{Histogram, Shape, Snapshot, Wire};
+use crate::outcome::{DropReason, Outcome, Reason, Stage, Trace, Verdict};
+
+/// Where every arrival of a target is, in exactly one place:
+/// `scheduled = started + dropped` and `started = finished + canceled + in_flight`.
+///
+/// The methods that change it belong to [`LedgerWriter`]; anyone may take a [`snapshot`](Self::snapshot).
+#[derive(Debug)]
+pub struct Ledger {
+    shape: Shape,
+    cut: Cut,
+    scheduled: Counter,
+    started: Counter,
+    finished: Counter,
+    canceled: Counter,
+    /// Counted up and down by itself, not derived, so that the equations say something.
+    in_flight: Counter,
+    dropped: [Counter; DropReason::COUNT],
+    failures: [Counter; Reason::COUNT],
+    responses: Responses,
+    latency: [Histogram; Verdict::COUNT],
+    duration: [Histogram; Verdict::COUNT],
+    stages: [Histogram; Stage::COUNT],
+    /// What happens on the target's connections.
+    pub wire: Wire,
+}
+
+/// Responses by status code; a class takes memory once it was seen.
+#[derive(Debug, Default)]
+struct Responses {
+    /// 1xx to 5xx.
+    classes: [OnceLock<Box<[Counter; 100]>>; 5],
+    other: Counter,
+}
+
+impl Responses {
+    fn add(&self, status: u16) {
+        match status {
+            100..600 => {
+                let (class, code) = (usize::from(status / 100) - 1, usize::from(status % 100));
+                let counters =
+                    self.classes[class].get_or_init(|| Box::new(std::array::from_fn(|_| Counter::default())));
+                counters[code].add(1);
+            }
+            _ => self.other.add(1),
+        }
+    }
+
+    fn snapshot(&self) -> Vec<(u16, u64)> {
+        let mut responses = Vec::new();
+        for (class, counters) in (1_u16..).zip(&self.classes) {
+            let Some(counters) = counters.get() else { continue };
+            let seen = (0..).zip(counters.iter()).filter(|(_, counter)| counter.get() > 0);
+            responses.extend(seen.map(|(code, counter)| (class * 100 + code, counter.get())));
+        }
+        if self.other.get() > 0 {
+            responses.push((Snapshot::OTHER_STATUS, self.other.get()));
+        }
+        responses
+    }
+}
+
+impl Ledger {
+    /// A ledger in which nothing has happened.
+    pub fn new(shape: Shape) -> Self {
+        Self {
+            shape,
+            cut: Cut::default(),
+            scheduled: Counter::default(),
+            started: Counter::default(),
+            finished: Counter::default(),
+            canceled: Counter::default(),
+            in_flight: Counter::default(),
+            dropped: Default::default(),
+            failures: Default::default(),
+            responses: Responses::default(),
+            latency: Default::default(),
+            duration: Default::default(),
+            stages: Default::default(),
+            wire: Wire::default(),
+        }
+    }
+
+    /// A consistent copy: the ledger's equations hold in it, whatever the writer does meanwhile.
+    pub fn snapshot(&self) -> Snapshot {
+        self.cut.read(|| Snapshot {
+            scheduled: self.scheduled.get(),
+            started: self.started.get(),
+            finished: self.finished.get(),
+            canceled: self.canceled.get(),
+            in_flight: self.in_flight.get(),
+            dropped: std::array::from_fn(|index| self.dropped[index].get()),
+            failures: std::array::from_fn(|index| self.failures[index].get()),
+            responses: self.responses.snapshot(),
+            latency: std::array::from_fn(|index| self.latency[index].snapshot(&self.shape)),
+            duration: std::array::from_fn(|index| self.duration[index].snapshot(&self.shape)),
+            stages: std::array::from_fn(|index| self.stages[index].snapshot(&self.shape)),
+            wire: self.wire.snapshot(),
+        })
+    }
+}
+
+/// The one writer of a [`Ledger`]: made once, moved, never cloned.
+#[derive(Debug)]
+pub struct LedgerWriter(Arc<Ledger>);
+
+impl LedgerWriter {
+    /// A new ledger and its writer.
+    pub fn new(shape: Shape) -> (Self, Arc<Ledger>) {
+        let ledger = Arc::new(Ledger::new(shape));
+        (Self(Arc::clone(&ledger)), ledger)
+    }
+
+    /// An arrival came due and was handed to its hammer.
+    pub fn start(&self) {
+        self.cut.write(|| {
+            self.scheduled.add(1);
+            self.started.add(1);
+            self.in_flight.add(1);
+        });
+    }
+
+    /// Arrivals came due and will never be sent.
+    pub fn drop_arrivals(&self, reason: DropReason, count: u64) {
+        self.cut.write(|| {
+            self.scheduled.add(count);
+            self.dropped[reason.index()].add(count);
+        });
+    }
+
+    /// A started request came to its end.
+    ///
+    /// `latency_ns` runs from the arrival, `duration_ns` from the actual send, both to the last byte.
+    pub fn finish(&self, outcome: Outcome, latency_ns: u64, duration_ns: u64, trace: &Trace) {
+        let verdict = outcome.verdict().index();
+        self.cut.write(|| {
+            self.in_flight.subtract(1);
+            self.finished.add(1);
+            if let Some(status) = outcome.status {
+                self.responses.add(status);
+            }
+            if let Some(reason) = outcome.failure {
+                self.failures[reason.index()].add(1);
+            }
+            self.latency[verdict].record(&self.shape, latency_ns);
+            self.duration[verdict].record(&self.shape, duration_ns);
+            for stage in Stage::ALL {
+                if let Some(took_ns) = trace.took_ns(stage) {
+                    self.stages[stage.index()].record(&self.shape, took_ns);
+                }
+            }
+        });
+    }
+
+    /// A started request was cut off by the end of the drain or by its target's removal.
+    pub fn cancel(&self) {
+        self.cut.write(|| {
+            self.in_flight.subtract(1);
+            self.canceled.add(1);
+        });
+    }
+
+    /// The ledger itself, for counting on the wire from the same thread.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.0
+    }
+}
+
+impl Deref for LedgerWriter {
+    type Target = Ledger;
+
+    fn deref(&self) -> &Ledger {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> LedgerWriter {
+        LedgerWriter::new(Shape::new(3, &[0.1, 1.0])).0
+    }
+
+    #[test]
+    fn every_arrival_is_in_one_place() {
+        let ledger = writer();
+        ledger.drop_arrivals(DropReason::Late, 7);
+        ledger.drop_arrivals(DropReason::InFlight, 1);
+        for _ in 0..5 {
+            ledger.start();
+        }
+        let trace = Trace::new();
+        trace.enter(Stage::Wait, 0);
+        trace.complete(40_000_000);
+        ledger.finish(Outcome::good(204), 50_000_000, 40_000_000, &trace);
+        ledger.finish(Outcome::bad_status(503), 50_000_000, 40_000_000, &trace);
+        ledger.finish(Outcome::failed(Reason::Reset), 2_000_000_000, 40_000_000, &Trace::new());
+        ledger.cancel();
+
+        let snapshot = ledger.snapshot();
+        assert_eq!(snapshot.ledger_error(), None);
+        assert_eq!((snapshot.scheduled, snapshot.started, snapshot.finished), (13, 5, 3));
+        assert_eq!((snapshot.canceled, snapshot.in_flight), (1, 1));
+        assert_eq!(snapshot.dropped, [1, 7, 0]);
+        assert_eq!(snapshot.responses, [(204, 1), (503, 1)]);
+        assert_eq!(snapshot.failures[Reason::Status.index()], 1);
+        assert_eq!(snapshot.failures[Reason::Reset.index()], 1);
+        assert_eq!(snapshot.latency[Verdict::Failed.index()].classic, [1, 0]);
+        assert_eq!(snapshot.stages[Stage::Wait.index()].count, 2);
+        assert_eq!(snapshot.stages[Stage::Connect.index()].count, 0);
+    }
+
+    #[test]
+    fn odd_status_codes_are_other() {
+        let ledger = writer();
+        for status in [99, 100, 599, 600, 999] {
+            ledger.start();
+            ledger.finish(Outcome::good(status), 1, 1, &Trace::new());
+        }
+        assert_eq!(ledger.snapshot().responses, [(100, 1), (599, 1), (Snapshot::OTHER_STATUS, 3)]);
+    }
+
+    #[test]
+    fn the_equations_hold_in_every_copy_while_the_writer_works() {
+        let (writer, ledger) = LedgerWriter::new(Shape::new(3, &[0.1, 1.0]));
+        std::thread::scope(|scope| {
+            let work = scope.spawn(move || {
+                for round in 0..200_000_u64 {
+                    writer.start();
+                    match round % 4 {
+                        0 => writer.cancel(),
+                        1 => writer.finish(Outcome::failed(Reason::Eof), round * 1000, round, &Trace::new()),
+                        _ => writer.finish(Outcome::good(200), round * 1000, round, &Trace::new()),
+                    }
+                    writer.drop_arrivals(DropReason::Late, round % 3);
+                }
+            });
+            let mut copies = 0;
+            while !work.is_finished() {
+                assert_eq!(ledger.snapshot().ledger_error(), None);
+                copies += 1;
+            }
+            assert!(copies > 0);
+        });
+        assert_eq!((ledger.snapshot().started, ledger.snapshot().in_flight), (200_000, 0));
+    }
+}
