@@ -69,7 +69,7 @@ struct LogArgs {
     /// How log lines look
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// error, warn, info, debug, trace, or directives as in RUST_LOG
+    /// error, warn, info, debug, trace, or directives as in `RUST_LOG`
     #[arg(long, value_name = "LEVEL", env = "RUST_LOG", default_value = logs::DEFAULT_FILTER)]
     log_level: String,
 }
@@ -228,6 +228,8 @@ fn start_with(args: &LogArgs, loaded: Loaded, options: impl FnOnce(Outlet, Lines
         Ok(results) => results,
         Err(error) => return fail(&format!("standard output can't be used: {error}")),
     };
+    // The default hook writes to stderr itself, and would wait for a reader that never comes.
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     daemon::raise_descriptor_limit(&loaded.config);
     let counted = log.clone();
     let ended = daemon::run(options(results.clone(), Arc::new(move || counted.lost())), loaded);

@@ -1,7 +1,7 @@
 //! What the operator asked for, validated: after this module nothing is checked twice.
 //!
 //! [`load`] reads [`Sources`] and gives a [`Config`] or every mistake at once. The way of a value: `source` collects
-//! texts, `syntax` turns each into [`node`](self)s that know their line, `source` lays them over each other with the
+//! texts, `syntax` turns each into a tree of `node`s that know their line, `source` lays them over each other with the
 //! `config` crate, `section` is the one list of keys and reads each by its `kind`, `build` puts targets together,
 //! `show` prints them without their secrets, `schema` describes the keys to editors.
 //!

@@ -32,6 +32,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A loop that has not been round for this long is not healthy.
 const MAX_SILENCE_NS: u64 = 15_000_000_000;
 
+/// Shows the counts to somebody.
+pub type Show = Box<dyn Fn(&RosterView)>;
+
 /// What a daemon is started with, beside its configuration.
 pub struct Options {
     /// Read again at each reload.
@@ -43,7 +46,7 @@ pub struct Options {
     /// Where summaries go.
     pub results: Outlet,
     /// Shows the counts once a second while it runs, and once more when the arrivals have ended.
-    pub live: Option<Box<dyn Fn(&RosterView)>>,
+    pub live: Option<Show>,
     /// Lines that the log could not write.
     pub log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -181,7 +181,11 @@ impl Fleet {
         for worker in &self.workers {
             let _ = worker.commands.send(Command::Finish).await;
         }
-        self.workers.into_iter().fold(true, |sound, worker| worker.join() && sound)
+        let mut sound = true;
+        for worker in self.workers {
+            sound &= worker.join();
+        }
+        sound
     }
 
     fn add(&mut self, name: &TargetName, target: &Target, at_ns: u64, batch: &mut Batch) {

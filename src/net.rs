@@ -13,7 +13,6 @@ pub use resolve::{Resolver, ResolverService};
 pub use socket::{Fate, Socket};
 
 use std::error::Error;
-use std::fmt;
 
 use crate::outcome::Reason;
 
@@ -39,15 +38,11 @@ impl From<Reason> for Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    /// The reason, and the whole chain of causes behind it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason.label())?;
-        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+impl Fault {
+    /// The whole chain of causes behind it, for the log; empty when the reason says all.
+    pub fn cause_text(&self) -> String {
+        let first = self.cause.as_deref().map(|cause| cause as &dyn Error);
+        let chain = std::iter::successors(first, |&error| error.source()).map(ToString::to_string);
+        chain.collect::<Vec<_>>().join(": ")
     }
 }

@@ -8,7 +8,7 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue};
 
 use super::error::{Mistakes, Origins, Place, join, quote};
-use super::kind::{ProcessWord, display_size, header_value};
+use super::kind::{MAX_SIZE, ProcessWord, display_size, header_value};
 use super::node::HIDDEN;
 use super::rates::{display_total, total};
 use super::section::{self, Found, Root, Slot};
@@ -22,17 +22,15 @@ const MAX_SECRET: u64 = 64 << 10;
 
 /// Puts everything together. `None` only when mistakes were noted.
 pub(super) fn config(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<Config> {
-    let limits = root.limits.value().and_then(limits);
     let targets = targets(root, origins, mistakes);
-    let (limits, targets) = (limits?, targets?);
-    check_total_rate(root, &limits, &targets, origins, mistakes);
+    check_ceilings(root, origins, mistakes);
     Some(Config {
         server: server(root.server.value()?)?,
         shutdown: shutdown(root.shutdown.value()?)?,
         engine: engine(root.engine.value()?)?,
-        limits,
+        limits: limits(root.limits.value()?)?,
         metrics: metrics(root.metrics.value()?)?,
-        targets,
+        targets: targets?,
     })
 }
 
@@ -68,21 +66,16 @@ fn metrics(raw: &section::Metrics) -> Option<Metrics> {
 }
 
 fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BTreeMap<TargetName, Target>> {
-    let limits = root.limits.value();
     if root.targets.is_absent() || root.targets.value().is_some_and(BTreeMap::is_empty) {
-        let place = origins.last_text();
-        mistakes.push(place, "targets", "there is none; at least one is needed, as in [targets.checkout]");
+        let text = "there is none; at least one is needed, as in [targets.checkout]";
+        mistakes.push(origins.last_text(), "targets", text);
     }
     let raw = root.targets.value()?;
-    if let Some(max) = limits.and_then(|limits| limits.max_targets.found())
-        && raw.len() as u64 > max.value
-    {
-        let text = format!("{} targets are too many: at most {} are accepted", raw.len(), max.value);
-        mistakes.push(blame(max.place, origins), "limits.max_targets", text);
-    }
-    let max_body = limits.and_then(|limits| limits.max_body.value()).copied().unwrap_or(u64::MAX - 1);
+    // A ceiling that was refused holds nobody back: its own mistake is enough.
+    let limits = root.limits.value();
+    let max_body = limits.and_then(|limits| limits.max_body.value()).copied().unwrap_or(MAX_SIZE);
     let max_total_in_flight = limits.and_then(|limits| limits.max_total_in_flight.value()).copied().unwrap_or(u64::MAX);
-    let mut build = Build {
+    let mut shared = Build {
         defaults: root.defaults.value()?,
         origins,
         mistakes,
@@ -92,39 +85,38 @@ fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BT
         max_total_in_flight,
     };
     let mut headers = HeaderMap::new();
-    build.overlay_headers(&mut headers, build.defaults, "defaults");
-    build.headers = headers;
+    shared.overlay_headers(&mut headers, shared.defaults, "defaults");
+    shared.headers = headers;
     // Every target is looked at, also when one is refused.
-    let built: Vec<_> = raw.iter().map(|(name, found)| Some((name.clone(), build.target(name, found)?))).collect();
-    built.into_iter().collect()
+    let all: Vec<_> = raw.iter().map(|(name, found)| Some((name.clone(), shared.target(name, found)?))).collect();
+    all.into_iter().collect()
 }
 
-/// A ceiling is broken where it is set, or, when nobody set it, in the file.
-fn blame(place: Place, origins: &Origins) -> Place {
-    if origins.is_built_in(place) { origins.last_text() } else { place }
-}
-
-fn check_total_rate(
-    root: &Root,
-    limits: &Limits,
-    targets: &BTreeMap<TargetName, Target>,
-    origins: &Origins,
-    mistakes: &mut Mistakes,
-) {
-    let sum = total(targets.values().map(|target| target.rate));
-    let largest = targets.iter().max_by(|(_, a), (_, b)| a.rate.as_per_second().total_cmp(&b.rate.as_per_second()));
-    let set = root.limits.value().and_then(|raw| raw.max_total_rate.found());
-    if let (Some((name, target)), Some(set)) = (largest, set)
-        && sum > total([limits.max_total_rate])
+/// Compares the sums over all targets with their ceilings.
+fn check_ceilings(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<()> {
+    // A ceiling is broken where it is set, or, when nobody set it, in the file.
+    let blame = |place| if origins.is_built_in(place) { origins.last_text() } else { place };
+    let (limits, targets) = (root.limits.value()?, root.targets.value()?);
+    if let Some(max) = limits.max_targets.found()
+        && targets.len() as u64 > max.value
     {
-        let text = format!(
-            "the targets' rates add up to {}, above {} (the largest is {name} with {})",
-            display_total(sum),
-            limits.max_total_rate,
-            target.rate
-        );
-        mistakes.push(blame(set.place, origins), "limits.max_total_rate", text);
+        let text = format!("{} targets are too many: at most {} are accepted", targets.len(), max.value);
+        mistakes.push(blame(max.place), "limits.max_targets", text);
     }
+    let default_rate = &root.defaults.value()?.rate;
+    let rates = targets.iter().filter_map(|(name, raw)| Some((name, *raw.value.rate.or(default_rate).value()?)));
+    let sum = total(rates.clone().map(|(_, rate)| rate));
+    let max = limits.max_total_rate.found()?;
+    if sum > total([max.value]) {
+        let (name, largest) = rates.max_by(|(_, a), (_, b)| a.as_per_second().total_cmp(&b.as_per_second()))?;
+        let text = format!(
+            "the targets' rates add up to {}, above {} (the largest is {name} with {largest})",
+            display_total(sum),
+            max.value,
+        );
+        mistakes.push(blame(max.place), "limits.max_total_rate", text);
+    }
+    Some(())
 }
 
 /// What is shared while targets are built.
@@ -190,7 +182,8 @@ impl<'a> Build<'a> {
 
     fn endpoint(&mut self, own: &'a section::Target, place: Place, path: &str) -> Option<(Endpoint, bool)> {
         let own_url = !own.url.is_absent() || !own.url_file.is_absent();
-        let (raw, path) = if own_url { (own, path) } else { (self.defaults, "defaults") };
+        let (target, path) = (path, if own_url { path } else { "defaults" });
+        let raw = if own_url { own } else { self.defaults };
         match self.twin(&raw.url, &raw.url_file, path, "url") {
             Twin::Inline(url) => Some((url.value.clone(), url.secret)),
             Twin::File(file) => {
@@ -206,7 +199,7 @@ impl<'a> Build<'a> {
             }
             Twin::Refused => None,
             Twin::Neither => {
-                self.mistakes.push(place, path, "neither url nor url_file is set, nor in [defaults]");
+                self.mistakes.push(place, target, "neither url nor url_file is set, nor in [defaults]");
                 None
             }
         }
@@ -238,7 +231,7 @@ impl<'a> Build<'a> {
             (Slot::Found(inline), Slot::Found(file)) if inline.place.layer > file.place.layer => Twin::Inline(inline),
             (Slot::Found(inline), Slot::Found(file)) if inline.place.layer < file.place.layer => Twin::File(file),
             (Slot::Found(inline), Slot::Found(file)) => {
-                let text = format!("{name} and {name}_file are both set: one of them");
+                let text = format!("{name} and {name}_file are both set; leave one out");
                 self.mistakes.push(inline.place.max(file.place), path, text);
                 Twin::Refused
             }
@@ -303,7 +296,7 @@ impl<'a> Build<'a> {
             match inline.get(name) {
                 Some(inline) if inline.place.layer > file.place.layer => continue,
                 Some(inline) if inline.place.layer == file.place.layer => {
-                    self.mistakes.push(file.place, key, "set in headers too: one of them");
+                    self.mistakes.push(file.place, key, "set in headers too; leave one out");
                     continue;
                 }
                 _ => {}
@@ -315,7 +308,8 @@ impl<'a> Build<'a> {
                     headers.insert(name.clone(), value);
                 }
                 Err(why) => {
-                    self.mistakes.push(file.place, key, format!("its content (not shown) is not accepted: {why}"))
+                    let text = format!("its content (not shown) is not accepted: {why}");
+                    self.mistakes.push(file.place, key, text);
                 }
             }
         }

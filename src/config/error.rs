@@ -130,11 +130,13 @@ impl Mistakes {
         name: &str,
         known: impl Iterator<Item = &'a str>,
     ) {
-        let mut text = format!("unknown key {}", quote(name));
-        if let Some(near) = nearest(name, known) {
-            text.push_str(&format!("; did you mean {}?", quote(near)));
-        }
-        self.push(place, parent, text);
+        let hint = nearest(name, known).map(|near| format!("; did you mean {}?", quote(near)));
+        self.push(place, parent, format!("unknown key {}{}", quote(name), hint.unwrap_or_default()));
+    }
+
+    /// How many there are so far.
+    pub(super) fn len(&self) -> usize {
+        self.found.len()
     }
 
     /// Whether nothing is wrong so far.

@@ -14,7 +14,7 @@ use super::error::Mistakes;
 use super::node::{HIDDEN, Node, Shape};
 use crate::pace::Rate;
 
-pub(super) use number::{Count, Size, Span, display_duration, display_size};
+pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
 pub(super) use request::{Body, HeaderFiles, Headers, Labels, Method, Url, header_value};
 
 /// A kind of value.
@@ -91,8 +91,8 @@ impl Scalar for Flag {
     fn parse(node: &Node) -> Result<bool, Refusal> {
         match &node.shape {
             Shape::Bool(value) => Ok(*value),
-            Shape::Text(text) if text.loose && text.text == "true" => Ok(true),
-            Shape::Text(text) if text.loose && text.text == "false" => Ok(false),
+            Shape::Text(text) if text.loose && text.content == "true" => Ok(true),
+            Shape::Text(text) if text.loose && text.content == "false" => Ok(false),
             _ => Err(Refusal::Shown("it is true or false".to_owned())),
         }
     }
@@ -110,7 +110,7 @@ impl Scalar for RateText {
 
     fn parse(node: &Node) -> Result<Rate, Refusal> {
         let text = match &node.shape {
-            Shape::Text(text) => text.text.clone(),
+            Shape::Text(text) => text.content.clone(),
             Shape::Integer(count) => count.to_string(),
             Shape::Float(count) => count.to_string(),
             _ => String::new(),
@@ -245,7 +245,7 @@ impl Kind for Buckets {
             let number = match &item.shape {
                 Shape::Integer(number) => Some(*number as f64),
                 Shape::Float(number) => Some(*number),
-                Shape::Text(text) if text.loose => text.text.parse().ok(),
+                Shape::Text(text) if text.loose => text.content.parse().ok(),
                 _ => None,
             };
             number.filter(|number| number.is_finite() && *number > 0.0).ok_or(ACCEPTED.to_owned())
@@ -255,8 +255,9 @@ impl Kind for Buckets {
             mistakes.push(node.place, key, text);
             return None;
         }
-        if let Some(pair) = bounds.windows(2).find(|pair| pair[0] >= pair[1]) {
-            mistakes.push(node.place, key, format!("{} after {} is not accepted: bounds rise", pair[1], pair[0]));
+        if let Some(at) = bounds.windows(2).position(|pair| pair[0] >= pair[1]) {
+            let text = format!("bounds rise, but number {} is not above the one before", at + 2);
+            mistakes.push(node.place, key, text);
             return None;
         }
         Some(bounds)

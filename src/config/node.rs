@@ -44,7 +44,7 @@ pub(super) type Table = BTreeMap<String, Node>;
 /// A text and how it came to be.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Text {
-    pub(super) text: String,
+    pub(super) content: String,
     /// Whether a variable was expanded in it: then it is never shown.
     pub(super) secret: bool,
     /// Whether it may stand for a number, a boolean or a list, because its source knows only texts.
@@ -64,12 +64,12 @@ impl Node {
 
     /// A text as it stands in a file.
     pub(super) fn text(place: Place, text: impl Into<String>) -> Self {
-        Self::new(place, Shape::Text(Text { text: text.into(), secret: false, loose: false }))
+        Self::new(place, Shape::Text(Text { content: text.into(), secret: false, loose: false }))
     }
 
     /// A text from a source that knows nothing but texts.
     pub(super) fn loose(place: Place, text: impl Into<String>) -> Self {
-        Self::new(place, Shape::Text(Text { text: text.into(), secret: false, loose: true }))
+        Self::new(place, Shape::Text(Text { content: text.into(), secret: false, loose: true }))
     }
 
     /// A JSON value, all of it at one place.
@@ -96,7 +96,7 @@ impl Node {
             Shape::Integer(value) => Some(*value),
             // What does not print as it was written, 0123 or +1, was not meant as the number that it parses to.
             Shape::Text(text) if text.loose => {
-                text.text.parse().ok().filter(|value: &i64| value.to_string() == text.text)
+                text.content.parse().ok().filter(|value: &i64| value.to_string() == text.content)
             }
             _ => None,
         }
@@ -106,10 +106,10 @@ impl Node {
     pub(super) fn items(&self) -> Option<Vec<Node>> {
         match &self.shape {
             Shape::List(items) => Some(items.clone()),
-            Shape::Text(text) if text.loose && text.text.trim().is_empty() => Some(Vec::new()),
+            Shape::Text(text) if text.loose && text.content.trim().is_empty() => Some(Vec::new()),
             Shape::Text(text) if text.loose => {
-                let item = |item: &str| Shape::Text(Text { text: item.trim().to_owned(), ..text.clone() });
-                Some(text.text.split(',').map(|part| Node::new(self.place, item(part))).collect())
+                let item = |item: &str| Shape::Text(Text { content: item.trim().to_owned(), ..text.clone() });
+                Some(text.content.split(',').map(|part| Node::new(self.place, item(part))).collect())
             }
             _ => None,
         }
@@ -118,7 +118,7 @@ impl Node {
     /// The text, if it is one.
     pub(super) fn as_text(&self) -> Option<&str> {
         match &self.shape {
-            Shape::Text(text) => Some(&text.text),
+            Shape::Text(text) => Some(&text.content),
             _ => None,
         }
     }
@@ -135,7 +135,7 @@ impl Node {
             Shape::Bool(value) => ValueKind::Boolean(value),
             Shape::Integer(value) => ValueKind::I64(value),
             Shape::Float(value) => ValueKind::Float(value),
-            Shape::Text(text) => ValueKind::String(text.text),
+            Shape::Text(text) => ValueKind::String(text.content),
             Shape::List(items) => ValueKind::Array(items.into_iter().map(Self::into_value).collect()),
             Shape::Table(table) => {
                 let mut entries: HashMap<_, _> =
@@ -174,8 +174,8 @@ impl Node {
                         table.insert(name, node);
                     }
                 }
-                // A table is where somebody first spoke of it; the built-in layer, 0, only when nobody did.
-                let place = places.into_iter().min_by_key(|place| (place.layer == 0, *place)).unwrap_or(place);
+                // A table is where somebody first spoke of it.
+                let place = places.into_iter().min().unwrap_or(place);
                 return Self::new(place, Shape::Table(table));
             }
         };
@@ -192,7 +192,7 @@ impl fmt::Display for Node {
             Shape::Integer(value) => write!(f, "{value}"),
             Shape::Float(value) => write!(f, "{value:?}"),
             Shape::Text(text) if text.secret => f.write_str(HIDDEN),
-            Shape::Text(text) => f.write_str(&quote(&text.text)),
+            Shape::Text(text) => f.write_str(&quote(&text.content)),
             Shape::List(_) => f.write_str("a list"),
             Shape::Table(_) => f.write_str("a table"),
         }

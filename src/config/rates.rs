@@ -16,11 +16,11 @@ pub(super) fn total(rates: impl IntoIterator<Item = Rate>) -> u128 {
     rates.into_iter().map(fixed).fold(0, u128::saturating_add)
 }
 
-/// A sum as people read it, to three digits after the point.
+/// A sum as people read it, to six digits after the point: the smallest rate, 1/24h, has two of them.
 pub(super) fn display_total(sum: u128) -> String {
     let (whole, fraction) = (sum >> FRACTION_BITS, sum & ((1 << FRACTION_BITS) - 1));
-    let milli = whole * 1_000 + ((fraction * 1_000 + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS);
-    let text = format!("{}.{:03}", milli / 1_000, milli % 1_000);
+    let micro = whole * 1_000_000 + ((fraction * 1_000_000 + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS);
+    let text = format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000);
     format!("{}/s", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
@@ -42,12 +42,13 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_shown_to_three_digits() {
+    fn sums_are_shown_to_six_digits() {
         for (texts, want) in [
             (vec!["50/s", "3/min"], "50.05/s"),
             (vec!["1/3s"; 3], "1/s"),
-            (vec!["1/3s"], "0.333/s"),
+            (vec!["1/3s"], "0.333333/s"),
             (vec!["1000000/s"; 2], "2000000/s"),
+            (vec!["1/24h"], "0.000012/s"),
             (vec![], "0/s"),
         ] {
             assert_eq!(display_total(total(rates(texts.clone()))), want, "{texts:?}");

@@ -19,16 +19,21 @@ pub(super) fn section<S: Section>() -> Json {
     let mut properties = Map::new();
     for key in S::KEYS {
         let mut property = (key.schema)();
-        property["description"] = json!(key.help.trim());
+        property["description"] = json!(plain(key.help));
         if let Some(default) = key.default {
             property["default"] = default();
         }
         properties.insert(key.name.to_owned(), property);
     }
     json!({
-        "description": S::ABOUT.trim(),
+        "description": plain(S::ABOUT),
         "type": "object",
         "properties": properties,
         "additionalProperties": false,
     })
+}
+
+/// A doc comment as plain text.
+fn plain(doc: &str) -> String {
+    doc.trim().replace('`', "")
 }

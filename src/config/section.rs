@@ -159,7 +159,7 @@ section! {
     Metrics {
         /// Upper bounds of the classic buckets in seconds, rising.
         buckets: Buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
-        /// Resolution of the native histograms: 2^native_schema buckets in each power of two.
+        /// Resolution of the native histograms: `2^native_schema` buckets in each power of two.
         native_schema: Count<0, 6> = 3,
     }
 }
@@ -167,7 +167,7 @@ section! {
 section! {
     /// One stream of requests.
     Target {
-        /// Where requests go: http://host[:port]/path?query.
+        /// Where requests go: `http://host[:port]/path?query`.
         url: Url,
         /// File that holds the URL, for one with a secret in it; read again on every reload.
         url_file: FilePath,
@@ -191,11 +191,11 @@ section! {
         timeout: Span<1_000, 3_600_000_000> = "10s",
         /// Largest number of this target's requests in flight at once.
         max_in_flight: Count<1, 100_000> = 100,
-        /// Largest response body; limits.max_body when not set.
+        /// Largest response body; `limits.max_body` when not set.
         max_body: Size,
         /// Status codes that count as success, as in 204, "200-399" or "2xx".
         expect_status: Statuses = ["200-399"],
-        /// Labels of hammerd_target_info.
+        /// Labels of `hammerd_target_info`.
         labels: Labels,
     }
 }
@@ -298,7 +298,8 @@ impl<S: Section> Kind for Named<S> {
                 sections.insert(name, section);
             }
         }
-        Some(sections)
+        // Refused names are reported; that there is no target would be one report too many.
+        (table.is_empty() || !sections.is_empty()).then_some(sections)
     }
 
     fn schema() -> Json {

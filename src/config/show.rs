@@ -43,26 +43,29 @@ pub fn plan(config: &Config) -> String {
     let count = config.targets.len();
     let targets = if count == 1 { "target" } else { "targets" };
     let rate = display_total(total(config.targets.values().map(|target| target.rate)));
-    text.push_str(&format!("\n{count} {targets}, {rate} in total, at most {in_flight} requests in flight\n"));
-    text
+    text + &format!("\n{count} {targets}, {rate} in total, at most {in_flight} requests in flight\n")
 }
 
 /// What differs between two configurations and can't change while the process runs: a message for each.
 pub fn frozen_differences(running: &Config, next: &Config) -> Vec<String> {
-    let listen = |config: &Config| config.server.listen.map_or_else(|| "off".to_owned(), |address| address.to_string());
-    let workers = |config: &Config| config.engine.workers.map_or_else(|| "auto".to_owned(), |count| count.to_string());
-    let frozen: [(&str, &dyn Fn(&Config) -> String); 5] = [
-        ("server.listen", &listen),
-        ("server.lifecycle", &|config| config.server.lifecycle.to_string()),
-        ("engine.workers", &workers),
-        ("metrics.buckets", &|config| format!("{:?}", config.metrics.buckets)),
-        ("metrics.native_schema", &|config| config.metrics.native_schema.to_string()),
-    ];
-    let differs = |(key, value): (&str, &dyn Fn(&Config) -> String)| {
-        let (was, is) = (value(running), value(next));
-        (was != is).then(|| format!("{key}: can't change from {was} to {is} while running; restart hammerd"))
+    let frozen = |config: &Config| {
+        [
+            ("server.listen", listen(config)),
+            ("server.lifecycle", config.server.lifecycle.to_string()),
+            ("engine.workers", config.engine.workers.map_or_else(|| "auto".to_owned(), |count| count.to_string())),
+            ("metrics.buckets", format!("{:?}", config.metrics.buckets)),
+            ("metrics.native_schema", config.metrics.native_schema.to_string()),
+        ]
     };
-    frozen.into_iter().filter_map(differs).collect()
+    let pairs = frozen(running).into_iter().zip(frozen(next));
+    pairs
+        .filter(|((_, was), (_, is))| was != is)
+        .map(|((key, was), (_, is))| format!("{key}: can't change from {was} to {is} while running; restart hammerd"))
+        .collect()
+}
+
+fn listen(config: &Config) -> String {
+    config.server.listen.map_or_else(|| "off".to_owned(), |address| address.to_string())
 }
 
 // === impl HttpRequest ===
@@ -88,7 +91,7 @@ impl HttpRequest {
 }
 
 impl fmt::Debug for HttpRequest {
-    /// Without secrets: header values know whether they are one, a body is its length.
+    /// Without secrets: header values know whether they are one, a body is shown as its length.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpRequest")
             .field("method", &self.method)
@@ -97,7 +100,7 @@ impl fmt::Debug for HttpRequest {
             .field("body_bytes", &self.body.len())
             .field("expect_status", &self.expect_status)
             .field("max_body", &self.max_body)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +117,7 @@ impl Loaded {
 pub fn redacted(config: &Config) -> String {
     let mut toml = Toml::default();
     toml.section(&["server"]);
-    toml.text("listen", &config.server.listen.map_or_else(|| "off".to_owned(), |address| address.to_string()));
+    toml.text("listen", &listen(config));
     toml.bare("lifecycle", &config.server.lifecycle);
     toml.section(&["shutdown"]);
     toml.text("grace", &display_duration(config.shutdown.grace));
@@ -192,11 +195,16 @@ impl Toml {
     fn section(&mut self, path: &[&str]) {
         let path: Vec<_> = path.iter().map(|name| toml_key(name)).collect();
         let gap = if self.0.is_empty() { "" } else { "\n" };
-        self.0.push_str(&format!("{gap}[{}]\n", path.join(".")));
+        self.line(format_args!("{gap}[{}]", path.join(".")));
     }
 
     fn bare(&mut self, key: &str, value: &dyn fmt::Display) {
-        self.0.push_str(&format!("{} = {value}\n", toml_key(key)));
+        self.line(format_args!("{} = {value}", toml_key(key)));
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.0, "{line}");
     }
 
     fn text(&mut self, key: &str, value: &str) {
@@ -221,10 +229,7 @@ fn toml_text(value: &str) -> String {
     for c in value.replace("${", "$${").chars() {
         match c {
             '"' | '\\' => text.extend(['\\', c]),
-            c if c.is_control() => {
-                // Writing to a String does not fail.
-                let _ = write!(text, "\\u{:04X}", c as u32);
-            }
+            c if c.is_control() => text.extend(format!("\\u{:04X}", c as u32).chars()),
             c => text.push(c),
         }
     }

@@ -50,7 +50,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
     let mut layers = vec![built_in(origins.push(Origin::BuiltIn))];
     sources.read_texts(&mut layers, &mut origins, &mut mistakes);
     let environment_layer = sources.read_environment(&mut layers, &mut origins, &mut mistakes);
-    let flags_layer = sources.read_flags(&mut layers, &mut origins);
+    let flags_layer = sources.read_flags(&mut layers, &mut origins, &mut mistakes);
     if !mistakes.is_empty() {
         return Err(mistakes.into_rejected(&origins));
     }
@@ -102,8 +102,11 @@ impl Sources {
     }
 
     fn is_empty(&self) -> bool {
+        // A flag alone, --listen, adjusts a configuration; one that speaks of targets is one.
+        let adds_target = |(key, _): &(String, String)| key.starts_with("targets.");
         let sets_key = |(name, _): &(String, String)| name.starts_with(PREFIX);
-        self.files.is_empty() && self.inline.is_none() && self.overrides.is_empty() && !self.env.iter().any(sets_key)
+        let texts = !self.files.is_empty() || self.inline.is_some();
+        !texts && !self.overrides.iter().any(adds_target) && !self.env.iter().any(sets_key)
     }
 
     fn read_texts(&self, layers: &mut Vec<Table>, origins: &mut Origins, mistakes: &mut Mistakes) {
@@ -148,13 +151,16 @@ impl Sources {
         layer
     }
 
-    fn read_flags(&self, layers: &mut Vec<Table>, origins: &mut Origins) -> usize {
+    fn read_flags(&self, layers: &mut Vec<Table>, origins: &mut Origins, mistakes: &mut Mistakes) -> usize {
         let names = self.overrides.iter().map(|(key, _)| flag_name(&split_key(key))).collect();
         let layer = origins.push(Origin::Flags(names));
         let mut table = Table::new();
         for (line, (key, value)) in self.overrides.iter().enumerate() {
             let path: Vec<_> = split_key(key).into_iter().map(str::to_owned).collect();
-            put(&mut table, &path, Node::loose(Place { layer, line }, value));
+            let place = Place { layer, line };
+            if !put(&mut table, &path, Node::loose(place, value)) {
+                mistakes.push(place, "", "set twice");
+            }
         }
         layers.push(table);
         layer

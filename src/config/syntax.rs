@@ -4,6 +4,7 @@ mod json;
 mod toml;
 mod yaml;
 
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use super::error::{Mistakes, Place, quote};
@@ -11,6 +12,7 @@ use super::node::Table;
 
 /// Tables and lists inside each other; the deepest key there is needs four.
 const MAX_DEPTH: usize = 16;
+const TOO_DEEP: &str = "nested more than 16 deep";
 
 /// The language of a configuration text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,13 +36,13 @@ impl Syntax {
     pub(super) fn parse(self, text: &str, layer: usize, mistakes: &mut Mistakes) -> Table {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut parser = Parser { lines: Lines::new(text), layer, mistakes };
-        let before = parser.mistakes.is_empty();
+        let before = parser.mistakes.len();
         let table = match self {
             Self::Toml => toml::parse(text, &mut parser),
             Self::Yaml => yaml::parse(text, &mut parser),
             Self::Json => json::parse(text, &mut parser),
         };
-        if table.is_empty() && before && parser.mistakes.is_empty() {
+        if table.is_empty() && parser.mistakes.len() == before {
             parser.mistakes.push(Place { layer, line: 0 }, "", "empty: it sets no key");
         }
         table
@@ -66,7 +68,7 @@ impl Parser<'_> {
     /// Notes nesting that is too deep to mean anything.
     fn fits(&mut self, depth: usize, place: Place) -> bool {
         if depth > MAX_DEPTH {
-            self.refuse(place, format!("nested more than {MAX_DEPTH} deep"));
+            self.refuse(place, TOO_DEEP);
         }
         depth <= MAX_DEPTH
     }
@@ -75,10 +77,13 @@ impl Parser<'_> {
     fn insert(&mut self, table: &mut Table, name: String, node: super::node::Node) {
         if name.chars().any(char::is_control) {
             self.refuse(node.place, format!("the name {} has control characters", quote(&name)));
-        } else if table.contains_key(&name) {
-            self.refuse(node.place, format!("{} is set twice", quote(&name)));
-        } else {
-            table.insert(name, node);
+            return;
+        }
+        match table.entry(name) {
+            Entry::Occupied(entry) => self.refuse(node.place, format!("{} is set twice", quote(entry.key()))),
+            Entry::Vacant(entry) => {
+                entry.insert(node);
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn expand(
 ) -> Shape {
     let loose = place.layer == variables.environment_layer || place.layer == variables.flags_layer;
     if place.layer == variables.flags_layer || !text.contains("${") {
-        return Shape::Text(Text { text, secret: false, loose });
+        return Shape::Text(Text { content: text, secret: false, loose });
     }
     let (mut expanded, mut secret, mut broken) = (String::with_capacity(text.len()), false, false);
     let mut rest = text.as_str();
@@ -42,15 +42,12 @@ pub(super) fn expand(
             mistakes.push(place, key, "\"${\" begins a variable, as in ${NAME}; write \"$${\" for the text itself");
             return Shape::Broken;
         };
-        match variables.environment.get(name) {
-            Some(value) => {
-                expanded.push_str(value);
-                secret = true;
-            }
-            None => {
-                mistakes.push(place, key, format!("environment variable {} is not set", quote(name)));
-                broken = true;
-            }
+        if let Some(value) = variables.environment.get(name) {
+            expanded.push_str(value);
+            secret = true;
+        } else {
+            mistakes.push(place, key, format!("environment variable {} is not set", quote(name)));
+            broken = true;
         }
         rest = &after[name.len() + 1..];
     }
@@ -58,7 +55,7 @@ pub(super) fn expand(
         return Shape::Broken;
     }
     expanded.push_str(rest);
-    Shape::Text(Text { text: expanded, secret, loose: loose || secret })
+    Shape::Text(Text { content: expanded, secret, loose: loose || secret })
 }
 
 fn is_name(name: &str) -> bool {
@@ -93,7 +90,7 @@ mod tests {
             ("${NESTED}", "${HOST}", true),
             ("$HOST $ {HOST}", "$HOST $ {HOST}", false),
         ] {
-            let want = Shape::Text(Text { text: want.to_owned(), secret, loose: secret });
+            let want = Shape::Text(Text { content: want.to_owned(), secret, loose: secret });
             assert_eq!(expanded(text), (want, 0), "{text}");
         }
     }

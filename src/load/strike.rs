@@ -68,7 +68,7 @@ impl Strike {
             Ok(Answer { status, .. }) => warn!(target, reason, status, held_back, "unexpected status"),
             Err(fault) => {
                 let phase = trace.stage().map_or("send", Stage::label);
-                warn!(target, reason, phase, cause = %fault, held_back, "request failed");
+                warn!(target, reason, phase, cause = fault.cause_text(), held_back, "request failed");
             }
         }
     }

@@ -90,7 +90,7 @@ mod tests {
     struct Fake {
         name: u32,
         ready: Rc<Cell<bool>>,
-        closed: Rc<RefCell<Vec<(u32, CloseReason)>>>,
+        closed: Closed,
     }
 
     impl Pooled for Fake {
@@ -103,8 +103,10 @@ mod tests {
         }
     }
 
-    fn fakes(count: u32) -> (Vec<Fake>, Rc<RefCell<Vec<(u32, CloseReason)>>>) {
-        let closed = Rc::default();
+    type Closed = Rc<RefCell<Vec<(u32, CloseReason)>>>;
+
+    fn fakes(count: u32) -> (Vec<Fake>, Closed) {
+        let closed = Closed::default();
         let fake = |name| Fake { name, ready: Rc::new(Cell::new(true)), closed: Rc::clone(&closed) };
         ((0..count).map(fake).collect(), closed)
     }

@@ -21,6 +21,8 @@ use crate::outcome::Reason;
 const MAX_WAITING_QUERIES: usize = 1024;
 
 type Answer = Result<Arc<[IpAddr]>, Fault>;
+/// A name, and what became of its query.
+type Lookup = (Arc<str>, Result<Vec<IpAddr>, NetError>);
 
 struct Query {
     host: Arc<str>,
@@ -50,7 +52,7 @@ impl Resolver {
 pub struct ResolverService {
     queries: mpsc::Receiver<Query>,
     waiting: HashMap<Arc<str>, Vec<oneshot::Sender<Answer>>>,
-    lookups: JoinSet<(Arc<str>, Result<Vec<IpAddr>, NetError>)>,
+    lookups: JoinSet<Lookup>,
 }
 
 impl ResolverService {

@@ -63,7 +63,8 @@ impl<const MIN: u64, const MAX: u64> Scalar for Count<MIN, MAX> {
 /// A number of bytes, up to a gibibyte.
 pub(in super::super) struct Size;
 
-const MAX_SIZE: u64 = 1 << 30;
+/// The largest [`Size`].
+pub(in super::super) const MAX_SIZE: u64 = 1 << 30;
 const UNITS: [(&str, u64); 8] = [
     ("", 1),
     ("B", 1),
@@ -81,7 +82,7 @@ impl Scalar for Size {
     fn parse(node: &Node) -> Result<u64, Refusal> {
         let size = match &node.shape {
             Shape::Integer(bytes) => u64::try_from(*bytes).ok(),
-            Shape::Text(text) => parse_size(&text.text),
+            Shape::Text(text) => parse_size(&text.content),
             _ => None,
         };
         let accepted = "a size is 0 to 1GiB, as in 65536, 64KiB or 1MB";

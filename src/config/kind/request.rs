@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::super::error::{Mistakes, join, quote};
-use super::super::node::{Node, Shape, Table};
+use super::super::node::{HIDDEN, Node, Shape, Table};
 use super::super::section::{Found, Slot, slot};
-use super::super::url::Endpoint;
+use super::super::url::{Endpoint, UrlError};
 use super::{FilePath, Kind, Refusal, Scalar, pattern};
 
 /// Headers that say how the connection is used, which is not for a target to say.
@@ -32,7 +32,10 @@ impl Scalar for Url {
 
     fn parse(node: &Node) -> Result<Endpoint, Refusal> {
         let accepted = || Refusal::Shown("a URL is as in http://host:8080/path?query".to_owned());
-        Endpoint::parse(node.as_text().ok_or_else(accepted)?).map_err(|error| Refusal::Clean(error.to_string()))
+        Endpoint::parse(node.as_text().ok_or_else(accepted)?).map_err(|error| match error {
+            UrlError::Userinfo => Refusal::Hidden(error.to_string()),
+            error => Refusal::Clean(error.to_string()),
+        })
     }
 
     fn schema() -> Json {
@@ -231,11 +234,10 @@ fn refused_label(name: &str) -> Option<&'static str> {
 }
 
 fn entries<'a>(node: &'a Node, key: &str, mistakes: &mut Mistakes, what: &str) -> Option<&'a Table> {
-    match &node.shape {
-        Shape::Table(table) => Some(table),
-        _ => {
-            mistakes.push(node.place, key, format!("{node} is not accepted: this is {what}"));
-            None
-        }
+    if let Shape::Table(table) = &node.shape {
+        return Some(table);
     }
+    // Not repeated: it may be a header on one line.
+    mistakes.push(node.place, key, format!("{HIDDEN} is not accepted: this is {what}"));
+    None
 }

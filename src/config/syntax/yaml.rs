@@ -8,7 +8,7 @@ use yaml_rust2::parser::{Event, Parser as Events};
 use yaml_rust2::scanner::{Marker, TScalarStyle};
 
 use super::super::node::{Node, Shape, Table};
-use super::{Parser, Place};
+use super::{MAX_DEPTH, Parser, Place, TOO_DEEP};
 
 /// A table or list that is not closed yet.
 enum Open {
@@ -38,7 +38,10 @@ pub(super) fn parse(text: &str, parser: &mut Parser<'_>) -> Table {
         match step(event, place, &mut open, parser) {
             Ok(Some(node)) => root = Some(node),
             Ok(None) => {}
-            Err(()) => return Table::new(),
+            Err(why) => {
+                parser.refuse(place, why);
+                return Table::new();
+            }
         }
     }
     match root {
@@ -56,11 +59,16 @@ fn place(parser: &Parser<'_>, marker: Marker) -> Place {
 }
 
 /// Takes one event in; a node comes out when the outermost value is complete.
-fn step(event: Event, place: Place, open: &mut Vec<Open>, parser: &mut Parser<'_>) -> Result<Option<Node>, ()> {
+fn step(
+    event: Event,
+    place: Place,
+    open: &mut Vec<Open>,
+    parser: &mut Parser<'_>,
+) -> Result<Option<Node>, &'static str> {
     let node = match event {
-        Event::Alias(_) => return Err(parser.refuse(place, "aliases are not accepted; [defaults] is shared by all")),
+        Event::Alias(_) => return Err("aliases are not accepted; [defaults] is shared by all"),
         Event::Scalar(_, _, _, Some(_)) | Event::SequenceStart(_, Some(_)) | Event::MappingStart(_, Some(_)) => {
-            return Err(parser.refuse(place, "tags are not accepted"));
+            return Err("tags are not accepted");
         }
         Event::Scalar(text, style, ..) => match open.last_mut() {
             Some(Open::Table(_, _, name @ None)) => {
@@ -71,10 +79,10 @@ fn step(event: Event, place: Place, open: &mut Vec<Open>, parser: &mut Parser<'_
         },
         Event::SequenceStart(..) | Event::MappingStart(..) => {
             if matches!(open.last(), Some(Open::Table(_, _, None))) {
-                return Err(parser.refuse(place, "a name must be a text"));
+                return Err("a name must be a text");
             }
-            if !parser.fits(open.len(), place) {
-                return Err(());
+            if open.len() > MAX_DEPTH {
+                return Err(TOO_DEEP);
             }
             open.push(match event {
                 Event::SequenceStart(..) => Open::List(place, Vec::new()),
