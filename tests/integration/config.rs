@@ -39,7 +39,7 @@ fn every_mistake_is_told_with_its_line_its_key_and_what_would_be_right() {
         ("headers = { Transfer-Encoding = \"chunked\" }", &["targets.a.headers"]),
         ("headers = { connection = \"close\" }", &["targets.a.headers.connection"]),
         ("labels = { \"bad-name\" = \"x\" }", &["targets.a.labels"]),
-        ("labels = { target = \"x\" }", &["targets.a.labels.target"]),
+        ("labels = { target = \"x\" }", &["targets.a.labels", "target"]),
         ("body = 5", &["targets.a.body"]),
         ("body_file = \"/nonexistent/body\"", &["targets.a.body_file", "/nonexistent/body"]),
         ("body = \"${HAMMERD_TEST_UNSET}\"", &["targets.a.body", "HAMMERD_TEST_UNSET"]),

@@ -63,7 +63,11 @@ fn broken_answers() -> Vec<(&'static str, &'static str, Reply)> {
         ("body-stalled", "timeout_body", Reply::raw(format!("{CHUNKED}5\r\nab")).hang()),
         // 17
         ("endless-body", "body_too_large", Reply::raw(format!("{OK_HEAD}\r\n")).forever([b'x'; 8192], Duration::ZERO)),
-        ("endless-chunks", "body_too_large", Reply::raw(CHUNKED).forever("4\r\nwxyz\r\n".repeat(500), Duration::ZERO)),
+        (
+            "endless-chunks",
+            "body_too_large",
+            Reply::raw(CHUNKED).forever(format!("400\r\n{:1024}\r\n", "x").repeat(8), Duration::ZERO),
+        ),
         // 18
         ("reset", "reset", Reply::raw("").reset()),
         ("reset-in-head", "reset", Reply::raw(OK_HEAD).pause(TICK).reset()),

@@ -139,6 +139,36 @@ fn a_frozen_daemon_drops_what_it_missed_and_sends_no_burst() {
     assert_rate_holds(&daemon, "a", RATE, Duration::from_secs(1));
 }
 
+/// Promise 4: what hammerd itself was late by is in the latency and shown as lag, and is not blamed on the target.
+#[test]
+fn a_late_daemon_shows_as_latency_and_lag_and_not_as_duration() {
+    const RATE: f64 = 100.0;
+    let origin = Origin::start(|_| Reply::ok(""));
+    let late = "[engine]\nlate_after = \"10s\"\n";
+    let config = target("a", &origin.url("/"), "100/s", "max_in_flight = 1000");
+    let daemon = Daemon::start(&format!("{BUCKETS}{late}{config}"));
+    daemon.scrape_after("a", 10.0);
+    daemon.signal(Signal::STOP);
+    let asleep = Instant::now();
+    let_pass(Duration::from_secs(1));
+    let asleep = asleep.elapsed().as_secs_f64();
+    daemon.signal(Signal::CONT);
+    let due = scheduled(&daemon.scrape(), "a");
+    let scrape = daemon.scrape_after("a", due);
+
+    assert_eq!(dropped(&scrape, "a", "late"), 0.0);
+    let slow = |name: &str, labels: &[(&str, &str)]| {
+        let histogram = scrape.histogram(name, labels);
+        histogram.count - histogram.count_le(0.5)
+    };
+    let least = RATE * (asleep - 0.5) - 2.0;
+    let latency = slow("hammerd_request_latency_seconds", &[("target", "a")]);
+    let lag = slow("hammerd_schedule_lag_seconds", &[]);
+    assert!(latency >= least && lag >= least, "{latency} latencies and {lag} lags above 0.5 s, not {least}");
+    let duration = slow("hammerd_request_duration_seconds", &[("target", "a")]);
+    assert!(duration < least / 2.0, "{duration} durations above 0.5 s at a target that answers at once");
+}
+
 /// Done-when 2 in small: what nginx has logged is what was counted, to the last request, while rates change.
 #[test]
 fn an_access_log_and_the_counters_agree_to_the_last_request() {

@@ -16,7 +16,7 @@ pub(crate) const BIG_BODY: usize = 64 * 1024;
 
 /// A running nginx. It serves `/` (200, `ok`), `/204`, `/500`, `/redirect`, `/64k` and `/slow` (about two seconds).
 pub(crate) struct Nginx {
-    _process: Process,
+    process: Process,
     address: SocketAddr,
     directory: TempDir,
     workers: Vec<Pid>,
@@ -60,7 +60,7 @@ impl Nginx {
             _ => Err(process.check_alive()),
         });
         let workers = process::children_of(process.pid());
-        Self { _process: process, address, directory, workers }
+        Self { process, address, directory, workers }
     }
 
     /// URL of a path.
@@ -106,7 +106,8 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The workers of a killed master would live on.
+        // The master first: it would replace a worker that is killed. Without it the workers would live on.
+        process::signal(self.process.pid(), Signal::KILL);
         self.workers.iter().for_each(|&worker| process::signal(worker, Signal::KILL));
     }
 }

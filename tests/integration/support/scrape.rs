@@ -3,22 +3,27 @@
 //! Stricter than Prometheus: what a server would forgive (a series twice, a family in two places, a bucket that
 //! falls) is an error here, because nobody else would notice it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 
 type Labels = BTreeMap<String, String>;
 
 /// One scrape, read and found valid.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Scrape {
     families: BTreeMap<String, Family>,
     samples: Vec<Sample>,
+    /// Places in `samples` by name, and by name and target: a scrape can have tens of thousands.
+    by_name: HashMap<String, Vec<usize>>,
+    by_target: HashMap<String, HashMap<String, Vec<usize>>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Family {
     help: Option<String>,
     kind: Option<String>,
+    has_samples: bool,
+    ended: bool,
 }
 
 /// One line of values.
@@ -59,56 +64,75 @@ impl Histogram {
 impl Scrape {
     /// Reads a whole answer of `/metrics`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut scrape = Self { families: BTreeMap::new(), samples: Vec::new() };
+        let mut scrape = Self::default();
         if !text.ends_with('\n') {
             return Err("the last line does not end".to_owned());
         }
         let mut current = String::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
-            scrape.line(line, &mut current).map_err(|error| format!("{error}: {line}"))?;
+            let read = match line.strip_prefix("# ") {
+                Some(comment) => scrape.describe(comment),
+                None => sample(line).and_then(|sample| scrape.add(sample)),
+            };
+            let family = read.and_then(|family| scrape.go_on_with(&family, &mut current));
+            family.map_err(|error| format!("{error}: {line}"))?;
         }
         scrape.check_series()?;
         scrape.check_histograms()?;
         Ok(scrape)
     }
 
-    fn line(&mut self, line: &str, current: &mut String) -> Result<(), String> {
-        let family = if let Some(comment) = line.strip_prefix("# ") {
-            let mut words = comment.splitn(3, ' ');
-            let (Some(keyword), Some(name)) = (words.next(), words.next()) else {
-                return Err("neither HELP nor TYPE".to_owned());
-            };
-            let slot = self.families.entry(name.to_owned()).or_default();
-            let rest = words.next().unwrap_or_default().to_owned();
-            let place = match keyword {
-                "HELP" => &mut slot.help,
-                "TYPE" if ["counter", "gauge", "histogram", "summary"].contains(&rest.as_str()) => &mut slot.kind,
-                "TYPE" => return Err("unknown type".to_owned()),
-                _ => return Err("neither HELP nor TYPE".to_owned()),
-            };
-            if place.replace(rest).is_some() {
-                return Err(format!("a second {keyword}"));
-            }
-            if self.samples.iter().any(|sample| self.family_of(&sample.name) == Some(name)) {
-                return Err(format!("{keyword} after a sample"));
-            }
-            name.to_owned()
-        } else {
-            let sample = sample(line)?;
-            let family = self.family_of(&sample.name).ok_or("a sample without TYPE and HELP")?.to_owned();
-            if self.families[&family].kind.as_deref() == Some("counter")
-                && (sample.value.is_nan() || sample.value < 0.0)
-            {
-                return Err("a counter that is negative or not a number".to_owned());
-            }
-            self.samples.push(sample);
-            family
+    /// Takes a HELP or TYPE line, and returns the name of its family.
+    fn describe(&mut self, comment: &str) -> Result<String, String> {
+        let mut words = comment.splitn(3, ' ');
+        let (Some(keyword), Some(name)) = (words.next(), words.next()) else {
+            return Err("neither HELP nor TYPE".to_owned());
         };
-        if *current != family {
-            if self.samples.iter().rev().skip(1).any(|sample| self.family_of(&sample.name) == Some(&family)) {
+        let family = self.families.entry(name.to_owned()).or_default();
+        let rest = words.next().unwrap_or_default().to_owned();
+        let place = match keyword {
+            "HELP" => &mut family.help,
+            "TYPE" if ["counter", "gauge", "histogram", "summary"].contains(&rest.as_str()) => &mut family.kind,
+            "TYPE" => return Err("unknown type".to_owned()),
+            _ => return Err("neither HELP nor TYPE".to_owned()),
+        };
+        if place.replace(rest).is_some() {
+            return Err(format!("a second {keyword}"));
+        }
+        if family.has_samples {
+            return Err(format!("{keyword} after a sample"));
+        }
+        Ok(name.to_owned())
+    }
+
+    /// Takes a sample, and returns the name of its family.
+    fn add(&mut self, sample: Sample) -> Result<String, String> {
+        let name = self.family_of(&sample.name).ok_or("a sample without TYPE and HELP")?.to_owned();
+        let family = self.families.get_mut(&name).expect("just found");
+        family.has_samples = true;
+        if family.kind.as_deref() == Some("counter") && (sample.value.is_nan() || sample.value < 0.0) {
+            return Err("a counter that is negative or not a number".to_owned());
+        }
+        let place = self.samples.len();
+        self.by_name.entry(sample.name.clone()).or_default().push(place);
+        if let Some(target) = sample.labels.get("target") {
+            let by_target = self.by_target.entry(sample.name.clone()).or_default();
+            by_target.entry(target.clone()).or_default().push(place);
+        }
+        self.samples.push(sample);
+        Ok(name)
+    }
+
+    /// A family stands in one place.
+    fn go_on_with(&mut self, family: &str, current: &mut String) -> Result<(), String> {
+        if current != family {
+            if let Some(before) = self.families.get_mut(current) {
+                before.ended = true;
+            }
+            if self.families[family].ended {
                 return Err("a family in two places".to_owned());
             }
-            *current = family;
+            family.clone_into(current);
         }
         Ok(())
     }
@@ -146,13 +170,14 @@ impl Scrape {
                 by_labels.entry(labels).or_default().push((bound, sample.value));
             }
             let counts = self.series(&format!("{name}_count"));
-            let sums = self.series(&format!("{name}_sum"));
+            let sums: HashMap<_, _> =
+                self.series(&format!("{name}_sum")).iter().map(|sum| (&sum.labels, sum.value)).collect();
             if counts.len() != by_labels.len() || sums.len() != by_labels.len() {
                 return Err(format!("{name}: buckets, sums and counts are not of the same series"));
             }
             for count in counts {
                 let buckets = by_labels.get(&count.labels).ok_or_else(|| format!("{name}: a count without buckets"))?;
-                if !sums.iter().any(|sum| sum.labels == count.labels && !sum.value.is_nan()) {
+                if sums.get(&count.labels).is_none_or(|sum| sum.is_nan()) {
                     return Err(format!("{name}: a sum that is missing or not a number"));
                 }
                 check_buckets(buckets, count.value).map_err(|error| format!("{name} {:?}: {error}", count.labels))?;
@@ -222,9 +247,12 @@ impl Scrape {
     }
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
-        self.samples.iter().filter(move |sample| {
-            sample.name == name
-                && labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|found| found == value))
+        let places = match labels.iter().find(|(key, _)| *key == "target") {
+            Some((_, target)) => self.by_target.get(name).and_then(|by_target| by_target.get(*target)),
+            None => self.by_name.get(name),
+        };
+        places.into_iter().flatten().map(|&place| &self.samples[place]).filter(move |sample| {
+            labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|found| found == value))
         })
     }
 
