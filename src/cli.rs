@@ -168,10 +168,14 @@ fn demo(args: DemoArgs) -> u8 {
     };
     match config::load(&sources) {
         Ok(loaded) => {
-            if let Some(listen) = loaded.config.server.listen {
-                print(&demo::welcome(listen, origin.addr()));
-            }
-            start(&args.logs, sources, loaded, args.duration, Output::Text)
+            let origin = origin.addr();
+            let greeting = Box::new(move |listen| demo::welcome(listen, origin));
+            start_with(&args.logs, loaded, |options| Options {
+                sources,
+                duration: args.duration,
+                greeting: Some(greeting),
+                ..options
+            })
         }
         Err(rejected) => reject(&rejected),
     }
@@ -198,20 +202,11 @@ fn environment() -> Sources {
 }
 
 fn start(args: &LogArgs, sources: Sources, loaded: Loaded, duration: Option<Duration>, output: Output) -> u8 {
-    start_with(args, loaded, |results, log_lines_lost| Options {
-        sources,
-        duration,
-        output,
-        results,
-        live: None,
-        log_lines_lost,
-    })
+    start_with(args, loaded, |options| Options { sources, duration, output, ..options })
 }
 
-/// Counts lines that could not be written.
-type LinesLost = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-fn start_with(args: &LogArgs, loaded: Loaded, options: impl FnOnce(Outlet, LinesLost) -> Options) -> u8 {
+/// Sets up the ways out, lets `complete` fill in what is particular, and runs until the end.
+fn start_with(args: &LogArgs, loaded: Loaded, complete: impl FnOnce(Options) -> Options) -> u8 {
     let format = match args.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
@@ -232,7 +227,16 @@ fn start_with(args: &LogArgs, loaded: Loaded, options: impl FnOnce(Outlet, Lines
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     daemon::raise_descriptor_limit(&loaded.config);
     let counted = log.clone();
-    let ended = daemon::run(options(results.clone(), Arc::new(move || counted.lost())), loaded);
+    let options = Options {
+        sources: Sources::default(),
+        duration: None,
+        output: Output::Text,
+        results: results.clone(),
+        greeting: None,
+        live: None,
+        log_lines_lost: Arc::new(move || counted.lost()),
+    };
+    let ended = daemon::run(complete(options), loaded);
     let code = match ended {
         Ok(Ended::Stopped) => exit::OK,
         Ok(Ended::CutShort { signal }) => exit::SIGNALED + signal,

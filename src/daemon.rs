@@ -45,6 +45,8 @@ pub struct Options {
     pub output: Output,
     /// Where summaries go.
     pub results: Outlet,
+    /// What to print first, given the address that `/metrics` is served on.
+    pub greeting: Option<Box<dyn FnOnce(SocketAddr) -> String>>,
     /// Shows the counts once a second while it runs, and once more when the arrivals have ended.
     pub live: Option<Show>,
     /// Lines that the log could not write.
@@ -137,7 +139,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(options: Options, loaded: Loaded, bound: Option<Bound>) -> Result<Self, DaemonError> {
+    fn start(mut options: Options, loaded: Loaded, bound: Option<Bound>) -> Result<Self, DaemonError> {
         let signals = SignalStream::new().map_err(DaemonError::Start)?;
         let (resolver_service, resolver) = ResolverService::new();
         tokio::spawn(resolver_service.run());
@@ -157,6 +159,9 @@ impl Daemon {
         let admin = bound.map(|bound| bound.serve(face)).transpose().map_err(DaemonError::Start)?;
         if let Some(admin) = &admin {
             info!(address = %admin.local_addr(), "listening");
+            if let Some(greeting) = options.greeting.take() {
+                options.results.write(greeting(admin.local_addr()));
+            }
         }
         Ok(Self { options, signals, fleet, vitals, shared, admin, reloads })
     }

@@ -85,13 +85,12 @@ pub(super) fn hit(args: HitArgs) -> u8 {
     let shape = Shape::new(loaded.config.metrics.native_schema, &loaded.config.metrics.buckets);
     let logs = LogArgs { log_format: LogFormat::Text, log_level: quiet() };
     let live = Live { shape, begun: Instant::now(), started_before: Cell::new(0), drawn: Cell::new(false) };
-    start_with(&logs, loaded, |results, log_lines_lost| Options {
+    start_with(&logs, loaded, |options| Options {
         sources,
         duration: args.duration,
         output: args.output.into(),
-        results,
         live: std::io::stderr().is_terminal().then(|| Box::new(move |view: &RosterView| live.draw(view)) as _),
-        log_lines_lost,
+        ..options
     })
 }
 
