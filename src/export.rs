@@ -7,6 +7,7 @@ pub mod catalogue;
 mod collector;
 mod families;
 mod process;
+pub mod text;
 mod vitals;
 
 pub use collector::FleetCollector;
