@@ -108,8 +108,14 @@ struct Cells {
     max_ns: Counter,
     zero: Counter,
     classic: Box<[Counter]>,
-    octaves: [OnceLock<Box<[Counter]>>; Shape::OCTAVES],
+    /// Octaves in groups, since the values of one target lie close together.
+    groups: [OnceLock<Box<Group>>; Shape::OCTAVES / OCTAVES_PER_GROUP],
 }
+
+const OCTAVES_PER_GROUP: usize = 8;
+
+/// The cells of some neighbouring octaves, each allocated when a value falls there.
+type Group = [OnceLock<Box<[Counter]>>; OCTAVES_PER_GROUP];
 
 fn counters(count: usize) -> Box<[Counter]> {
     (0..count).map(|_| Counter::default()).collect()
@@ -125,7 +131,7 @@ impl Histogram {
                 max_ns: Counter::default(),
                 zero: Counter::default(),
                 classic: counters(shape.bounds.len()),
-                octaves: [const { OnceLock::new() }; Shape::OCTAVES],
+                groups: [const { OnceLock::new() }; Shape::OCTAVES / OCTAVES_PER_GROUP],
             })
         });
         let seconds = value_ns as f64 / 1e9;
@@ -138,7 +144,8 @@ impl Histogram {
         }
         match shape.place(seconds) {
             Some(Place { octave, slot }) => {
-                cells.octaves[octave].get_or_init(|| counters(shape.fractions.len()))[slot].add(1);
+                let group = cells.groups[octave / OCTAVES_PER_GROUP].get_or_init(Box::default);
+                group[octave % OCTAVES_PER_GROUP].get_or_init(|| counters(shape.fractions.len()))[slot].add(1);
             }
             None => cells.zero.add(1),
         }
@@ -148,7 +155,9 @@ impl Histogram {
     pub fn snapshot(&self, shape: &Shape) -> HistogramSnapshot {
         let Some(cells) = self.0.get() else { return HistogramSnapshot::default() };
         let mut native = Vec::new();
-        for (octave, octave_cells) in cells.octaves.iter().enumerate() {
+        let octaves = cells.groups.iter().enumerate().filter_map(|(group, octaves)| Some((group, octaves.get()?)));
+        let octaves = octaves.flat_map(|(group, octaves)| (group * OCTAVES_PER_GROUP..).zip(octaves.iter()));
+        for (octave, octave_cells) in octaves {
             let Some(octave_cells) = octave_cells.get() else { continue };
             for (slot, cell) in octave_cells.iter().enumerate() {
                 if cell.get() > 0 {
