@@ -181,7 +181,8 @@ impl Daemon {
         let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
         info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
 
-        let end = self.options.duration.map(|duration| Instant::now() + duration);
+        // A duration that ends after the clock does never ends.
+        let end = self.options.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

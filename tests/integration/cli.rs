@@ -183,6 +183,15 @@ fn a_log_that_is_closed_or_full_stops_nothing() {
     }
 }
 
+#[test]
+fn a_duration_beyond_the_end_of_the_clock_never_ends() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = target("a", &origin.url("/"), "50/s", "");
+    let mut daemon = Daemon::builder(&config).arg("--duration").arg("18446744073709551615s").start();
+    daemon.scrape_after("a", 5.0);
+    assert_eq!(daemon.stop().0.code(), Some(0));
+}
+
 /// One command, nothing else needed.
 #[test]
 fn demo_serves_itself() {
