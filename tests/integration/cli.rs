@@ -116,7 +116,7 @@ fn the_config_comes_from_where_it_is_put() {
     let json = file("3.json", r#"{"targets": {"a": {"rate": "30/s"}}}"#);
     let yaml = file("4.yaml", "targets:\n  a:\n    rate: 40/s\n");
     let env = ("HAMMERD__TARGETS__A__RATE", "50/s");
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 10] = [
         (&["--config", &first], &[], "10/s"),
         (&["--config", &first, "--config", &second], &[], "20/s"),
         (&["--config", &second, "--config", &first], &[], "10/s"),
@@ -125,14 +125,19 @@ fn the_config_comes_from_where_it_is_put() {
         (&["--config", &first], &[env], "50/s"),
         (&[], &[("HAMMERD_CONFIG", &first)], "10/s"),
         (&[], &[("HAMMERD_CONFIG_INLINE", &base), env], "50/s"),
+        // What a template leaves empty is not there.
+        (&[], &[("HAMMERD_CONFIG_INLINE", &base), ("HAMMERD_CONFIG", "")], "10/s"),
+        (&[], &[("HAMMERD_CONFIG_INLINE", ""), ("HAMMERD_CONFIG", &first)], "10/s"),
     ];
     for (files, envs, rate) in cases {
         let end = run(&[&["check"], files].concat(), envs, "");
         assert_eq!(end.code, Some(0), "{files:?} {envs:?}: {end:?}");
         assert!(end.stdout.contains(rate) && end.stdout.contains("base.example"), "{files:?} {envs:?}: {end:?}");
     }
-    let none = run(&["check"], &[], "");
-    assert_eq!(none.code, REJECTED, "{none:?}");
+    for envs in [&[][..], &[("HAMMERD_CONFIG", "")], &[("HAMMERD_CONFIG_INLINE", "")]] {
+        let none = run(&["check"], envs, "");
+        assert_eq!(none.code, REJECTED, "{envs:?}: {none:?}");
+    }
 }
 
 #[test]
