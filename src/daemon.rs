@@ -51,7 +51,7 @@ pub struct Options {
     pub results: Outlet,
     /// What to print first, given the address that `/metrics` is served on.
     pub greeting: Option<Box<dyn FnOnce(SocketAddr) -> String>>,
-    /// Shows the counts once a second while it runs, and once more when the arrivals have ended.
+    /// Shows the counts once a second while it runs, and once more at the end; dropped before the summary is printed.
     pub live: Option<Show>,
     /// Lines that the log could not write.
     pub log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -303,7 +303,7 @@ impl Daemon {
             error!("a worker thread had panicked");
         }
         let view = roster.read();
-        if let Some(show) = &options.live {
+        if let Some(show) = options.live {
             show(&view);
         }
         options.results.write(report::summary(&view, roster.shape(), ended_ns, options.output));

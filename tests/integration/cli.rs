@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::faults::responses;
-use crate::support::daemon::{Daemon, run};
+use crate::support::daemon::{Daemon, run, run_on_terminal};
 use crate::support::dead::closed_port;
 use crate::support::{Origin, Reply, target};
 
@@ -97,6 +97,25 @@ fn hit_in_text_names_what_went_wrong() {
     let end = run(&["hit", &url, "--rate", "20/s", "--duration", "1s"], &[], "");
     assert_eq!(end.code, Some(0), "stopped as asked: {end:?}");
     assert!(end.stdout.contains("connect_refused"), "{end:?}");
+}
+
+#[test]
+fn hit_draws_one_line_on_a_terminal_and_the_summary_below_it() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let end = run_on_terminal(&["hit", &origin.url("/"), "--rate", "50/s", "--duration", "1500ms"], false);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let (drawn, summary) = end.stdout.split_once('\n').expect("two lines");
+    assert!(drawn.starts_with("\r\u{1b}[K") && drawn.contains("75 sent, 0 failed"), "{end:?}");
+    assert!(summary.starts_with("hit (http "), "{end:?}");
+}
+
+/// Ctrl-S must not keep the traffic going.
+#[test]
+fn hit_ends_also_on_a_terminal_that_is_paused() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let end = run_on_terminal(&["hit", &origin.url("/"), "--rate", "50/s", "--duration", "1500ms"], true);
+    assert_eq!((end.code, end.stdout.as_str()), (Some(0), ""));
+    assert!((74..=77).contains(&origin.requests().len()), "{}", origin.requests().len());
 }
 
 /// Arguments, environment, and the rate that comes of them.
