@@ -59,8 +59,9 @@ enum Command {
 
 #[derive(Args)]
 struct SourceArgs {
-    /// Configuration file (TOML; YAML or JSON by extension); later ones overlay earlier ones; - reads stdin
-    #[arg(short, long = "config", value_name = "FILE", env = "HAMMERD_CONFIG", hide_env_values = true)]
+    /// Configuration file (TOML; YAML or JSON by extension); later ones overlay earlier ones; - reads stdin; without
+    /// it, the one that `HAMMERD_CONFIG` names
+    #[arg(short, long = "config", value_name = "FILE")]
     config: Vec<PathBuf>,
 }
 
@@ -183,7 +184,10 @@ fn demo(args: DemoArgs) -> u8 {
 
 /// Loads the configuration that the arguments and the environment name, and goes on if it is valid.
 fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Sources, Loaded) -> u8) -> u8 {
-    let mut sources = Sources { files: args.config, overrides, ..environment() };
+    let mut sources = Sources { overrides, ..environment() };
+    if !args.config.is_empty() {
+        sources.files = args.config;
+    }
     if let Err(error) = sources.read_stdin() {
         return fail(&format!("can't read the configuration from stdin: {error}"));
     }
@@ -193,12 +197,14 @@ fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl F
     }
 }
 
-/// What the environment has to say. A variable that is not UTF-8 can't be a setting of ours.
+/// What the environment has to say. A variable that is not UTF-8 can't be a setting of ours, and one of our two names
+/// that is empty says nothing: a deployment template often can't leave it out.
 fn environment() -> Sources {
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     let env: Vec<_> = std::env::vars_os().filter_map(text).collect();
-    let inline = env.iter().find(|(name, _)| name == "HAMMERD_CONFIG_INLINE").map(|(_, value)| value.clone());
-    Sources { inline, env, ..Sources::default() }
+    let files = std::env::var_os("HAMMERD_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let inline = std::env::var("HAMMERD_CONFIG_INLINE").ok().filter(|text| !text.is_empty());
+    Sources { files: files.into_iter().collect(), inline, env, ..Sources::default() }
 }
 
 fn start(args: &LogArgs, sources: Sources, loaded: Loaded, duration: Option<Duration>, output: Output) -> u8 {

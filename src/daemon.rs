@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Bound, Face, ReloadRequest};
@@ -27,6 +27,10 @@ use crate::signals::{Signal, SignalStream};
 
 /// Reloads asked for over HTTP that may wait.
 const MAX_WAITING_RELOADS: usize = 16;
+/// How long a reload may read files: one of them can be a pipe that nobody writes to, or on a server that is gone.
+const MAX_LOADING: Duration = Duration::from_secs(10);
+/// Reads that may hang at once; the next reload waits for one of them.
+const MAX_LOADERS: usize = 4;
 /// How often the loop shows that it is alive and looks after the workers.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A loop that has not been round for this long is not healthy.
@@ -47,7 +51,7 @@ pub struct Options {
     pub results: Outlet,
     /// What to print first, given the address that `/metrics` is served on.
     pub greeting: Option<Box<dyn FnOnce(SocketAddr) -> String>>,
-    /// Shows the counts once a second while it runs, and once more when the arrivals have ended.
+    /// Shows the counts once a second while it runs, and once more at the end; dropped before the summary is printed.
     pub live: Option<Show>,
     /// Lines that the log could not write.
     pub log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -101,7 +105,11 @@ impl std::error::Error for DaemonError {
 
 /// Runs a valid configuration until it is asked to stop.
 pub fn run(options: Options, loaded: Loaded) -> Result<Ended, DaemonError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(MAX_LOADERS)
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Start)?;
     let ended = runtime.block_on(async {
         // Before everything else: a port that is taken must stop us before there is any traffic.
         let bound = match loaded.config.server.listen {
@@ -110,7 +118,7 @@ pub fn run(options: Options, loaded: Loaded) -> Result<Ended, DaemonError> {
         };
         Daemon::start(options, loaded, bound)?.run().await
     });
-    // A lookup that nobody answers must not hold up the exit.
+    // A lookup that nobody answers, or a read that hangs, must not hold up the exit.
     runtime.shutdown_background();
     ended
 }
@@ -173,7 +181,8 @@ impl Daemon {
         let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
         info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
 
-        let end = self.options.duration.map(|duration| Instant::now() + duration);
+        // A duration that ends after the clock does never ends.
+        let end = self.options.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -211,7 +220,8 @@ impl Daemon {
         while let Ok(request) = self.reloads.try_recv() {
             requests.push(request);
         }
-        let result = self.reload().await?;
+        // Without a result they are dropped, which tells them that we are stopping.
+        let Some(result) = self.reload().await? else { return Ok(()) };
         for request in requests {
             // Whoever asked may have gone: fine.
             let _ = request.reply.send(result.clone());
@@ -219,18 +229,32 @@ impl Daemon {
         Ok(())
     }
 
-    /// Reads everything again, and applies it if all of it is valid. The inner result is for whoever asked.
-    async fn reload(&mut self) -> Result<Result<String, String>, DaemonError> {
+    /// Reads everything again, and applies it if all of it is valid. The inner result is for whoever asked; there is
+    /// none when a signal to stop came first.
+    async fn reload(&mut self) -> Result<Option<Result<String, String>>, DaemonError> {
         let sources = self.options.sources.clone();
-        let loading = tokio::task::spawn_blocking(move || config::load(&sources)).await;
-        let loaded = match loading {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(rejected)) => return Ok(Err(self.refuse(rejected.messages()))),
-            Err(error) => return Ok(Err(self.refuse(&[error.to_string()]))),
+        let mut loading = tokio::task::spawn_blocking(move || config::load(&sources));
+        let loaded = tokio::select! {
+            biased;
+            () = self.signals.stop_comes() => {
+                info!("reload given up: asked to stop");
+                return Ok(None);
+            }
+            loaded = timeout(MAX_LOADING, &mut loading) => loaded,
+        };
+        let loaded = match loaded {
+            Ok(Ok(Ok(loaded))) => loaded,
+            Ok(Ok(Err(rejected))) => return Ok(Some(Err(self.refuse(rejected.messages())))),
+            Ok(Err(error)) => return Ok(Some(Err(self.refuse(&[error.to_string()])))),
+            Err(_) => {
+                loading.abort();
+                let text = format!("the files could not be read within {} seconds", MAX_LOADING.as_secs());
+                return Ok(Some(Err(self.refuse(&[text]))));
+            }
         };
         let frozen = config::frozen_differences(&self.shared.running().config, &loaded.config);
         if !frozen.is_empty() {
-            return Ok(Err(self.refuse(&frozen)));
+            return Ok(Some(Err(self.refuse(&frozen))));
         }
         let difference = self.fleet.apply(&loaded.config).await.map_err(DaemonError::Worker)?;
         warn_of_descriptors(&loaded.config);
@@ -243,10 +267,10 @@ impl Daemon {
             unchanged = difference.unchanged,
             "reloaded"
         );
-        Ok(Ok(format!(
+        Ok(Some(Ok(format!(
             "reloaded: {} added, {} removed, {} changed, {} unchanged\n",
             difference.added, difference.removed, difference.changed, difference.unchanged
-        )))
+        ))))
     }
 
     fn refuse(&self, messages: &[String]) -> String {
@@ -260,38 +284,34 @@ impl Daemon {
     }
 
     /// No more arrivals; what is in flight may finish; the last values may be scraped; a second signal ends at once.
-    async fn drain(mut self) -> Result<Ended, DaemonError> {
-        self.shared.ready.store(false, Ordering::Relaxed);
-        self.reloads.close();
-        let shutdown = self.shared.running().config.shutdown;
+    async fn drain(self) -> Result<Ended, DaemonError> {
+        let Self { options, mut signals, mut fleet, shared, admin, reloads, .. } = self;
+        shared.ready.store(false, Ordering::Relaxed);
+        // Also answers those who wait in it.
+        drop(reloads);
+        let shutdown = shared.running().config.shutdown;
         let ended_ns = clock::now_ns();
-        let Self { signals, fleet, .. } = &mut self;
         let drained = tokio::select! {
             drained = fleet.drain(shutdown.grace) => drained,
-            signal = second_stop(signals) => return Ok(Ended::CutShort { signal }),
+            signal = second_stop(&mut signals) => return Ok(Ended::CutShort { signal }),
         };
         if !drained {
             warn!(grace = ?shutdown.grace, "requests still in flight after the grace period are cut off");
         }
-        let roster = Arc::clone(self.fleet.roster());
-        if !self.fleet.finish().await {
+        let roster = Arc::clone(fleet.roster());
+        if !fleet.finish().await {
             error!("a worker thread had panicked");
         }
         let view = roster.read();
-        if let Some(show) = &self.options.live {
+        if let Some(show) = options.live {
             show(&view);
         }
-        self.options.results.write(report::summary(&view, roster.shape(), ended_ns, self.options.output));
-        if let Some(admin) = self.admin {
-            let signals = &mut self.signals;
-            let cut_short = tokio::select! {
-                () = last_scrape(&admin, shutdown.linger) => None,
-                signal = second_stop(signals) => Some(signal),
-            };
-            if let Some(signal) = cut_short {
-                return Ok(Ended::CutShort { signal });
+        options.results.write(report::summary(&view, roster.shape(), ended_ns, options.output));
+        if let Some(admin) = admin {
+            tokio::select! {
+                () = last_scrape(&admin, shutdown.linger) => admin.shutdown(),
+                signal = second_stop(&mut signals) => return Ok(Ended::CutShort { signal }),
             }
-            admin.shutdown();
         }
         info!("stopped");
         Ok(Ended::Stopped)

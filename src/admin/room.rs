@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -90,6 +91,10 @@ impl Room {
                     tokio::task::yield_now().await;
                 }
                 Err(error) if is_the_clients_own(&error) => {}
+                // Descriptors are used up as seats can be: the same one goes.
+                Err(error) if is_want_of_descriptors(&error) && self.evict(Slot::can_make_room) => {
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => {
                     self.complaints.say(|held_back| {
                         tracing::warn!(%error, held_back, "cannot accept a connection to the admin address");
@@ -157,6 +162,11 @@ impl Room {
 fn is_the_clients_own(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// Whether an accept failed because no more files can be open.
+fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Holds a seat for as long as its connection lives, however that ends.

@@ -1,16 +1,16 @@
 //! `hammerd hit URL`: one target, given by flags, for a while.
 
 use std::cell::Cell;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{LogArgs, LogFormat, OutputFormat, reject, start_with};
+use super::{FLUSH_PATIENCE, LogArgs, LogFormat, OutputFormat, fail, reject, start_with};
 use crate::config::{self, Sources};
 use crate::daemon::Options;
-use crate::logs::DEFAULT_FILTER;
+use crate::logs::{DEFAULT_FILTER, Outlet};
 use crate::outcome::Verdict;
 use crate::report;
 use crate::roster::RosterView;
@@ -84,12 +84,15 @@ pub(super) fn hit(args: HitArgs) -> u8 {
     };
     let shape = Shape::new(loaded.config.metrics.native_schema, &loaded.config.metrics.buckets);
     let logs = LogArgs { log_format: LogFormat::Text, log_level: quiet() };
-    let live = Live { shape, begun: Instant::now(), started_before: Cell::new(0), drawn: Cell::new(false) };
+    let live = match Live::new(shape) {
+        Ok(live) => live,
+        Err(error) => return fail(&format!("standard error can't be used: {error}")),
+    };
     start_with(&logs, loaded, |options| Options {
         sources,
         duration: args.duration,
         output: args.output.into(),
-        live: std::io::stderr().is_terminal().then(|| Box::new(move |view: &RosterView| live.draw(view)) as _),
+        live: live.map(|live| Box::new(move |view: &RosterView| live.draw(view)) as _),
         ..options
     })
 }
@@ -97,11 +100,13 @@ pub(super) fn hit(args: HitArgs) -> u8 {
 /// Faults are in the live line and the summary; lines about them would only tear it.
 fn quiet() -> String {
     std::env::var("RUST_LOG")
-        .unwrap_or_else(|_| if std::io::stderr().is_terminal() { "error" } else { DEFAULT_FILTER }.to_owned())
+        .unwrap_or_else(|_| if io::stderr().is_terminal() { "error" } else { DEFAULT_FILTER }.to_owned())
 }
 
-/// The line that is drawn over itself once a second.
+/// The line that is drawn over itself once a second. It goes through an outlet: a terminal can be paused (ctrl-S), and
+/// would then hold up whoever writes to it, the end of the traffic with it.
 struct Live {
+    terminal: Outlet,
     shape: Shape,
     begun: Instant,
     started_before: Cell<u64>,
@@ -109,6 +114,15 @@ struct Live {
 }
 
 impl Live {
+    /// A line on standard error, if that is a terminal.
+    fn new(shape: Shape) -> io::Result<Option<Self>> {
+        if !io::stderr().is_terminal() {
+            return Ok(None);
+        }
+        let (started_before, drawn) = (Cell::new(0), Cell::new(false));
+        Ok(Some(Self { terminal: Outlet::stderr()?, shape, begun: Instant::now(), started_before, drawn }))
+    }
+
     fn draw(&self, view: &RosterView) {
         let Some(target) = view.targets.first() else { return };
         let counts = &target.counts;
@@ -129,15 +143,15 @@ impl Live {
             quantile(0.99),
         );
         self.drawn.set(true);
-        // A terminal that went away misses a line of decoration.
-        let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+        self.terminal.write(format!("\r\x1b[K{line}"));
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
         if self.drawn.get() {
-            let _ = writeln!(std::io::stderr());
+            self.terminal.write("\n");
+            self.terminal.flush(FLUSH_PATIENCE);
         }
     }
 }

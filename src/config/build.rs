@@ -215,7 +215,7 @@ impl<'a> Build<'a> {
                 self.mistakes.push(body.place, join(path, "body"), text);
                 None
             }
-            Twin::Inline(body) => Some((body.value.clone(), body.secret)),
+            Twin::Inline(body) => Some((body.value.clone(), body.secret || self.origins.is_environment(body.place))),
             Twin::File(file) => Some((self.read(file, &join(path, "body_file"), self.max_body)?, true)),
             Twin::Refused => None,
             Twin::Neither => Some((Bytes::new(), false)),

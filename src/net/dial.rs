@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustix::io::Errno;
-use tokio::net::TcpStream;
+use rustix::process::{Resource, getrlimit};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Duration, timeout};
 
 use super::{Fault, Resolver, Socket};
@@ -17,6 +19,10 @@ use crate::stats::Ledger;
 
 /// How long one address may take to answer while others are left to try.
 const ATTEMPT_BUDGET: Duration = Duration::from_millis(1500);
+
+/// Descriptors that no connection of a target takes, so that scrapes and reloads find some: a quarter of them all, at
+/// most this many.
+const MAX_SPARE_DESCRIPTORS: u64 = 64;
 
 /// Which addresses may be dialled, judged after the name was resolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,7 +116,7 @@ impl Dialer {
 }
 
 async fn connect(address: SocketAddr, others_left: bool) -> Result<TcpStream, Fault> {
-    let connecting = TcpStream::connect(address);
+    let connecting = async { socket_for(address)?.connect(address).await };
     let connected = if others_left {
         let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
         timeout(ATTEMPT_BUDGET, connecting).await.map_err(|_| too_slow())?
@@ -121,6 +127,17 @@ async fn connect(address: SocketAddr, others_left: bool) -> Result<TcpStream, Fa
     // Refused only on a socket that is dead already, which the first write will tell better.
     let _ = stream.set_nodelay(true);
     Ok(stream)
+}
+
+/// A socket, unless it would be one of the last that may be open.
+fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The kernel gives the lowest number that is free: all below are in use.
+    let in_use = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if in_use >= limit - MAX_SPARE_DESCRIPTORS.min(limit / 4) => Err(Errno::MFILE.into()),
+        _ => Ok(socket),
+    }
 }
 
 fn reason_of(error: &io::Error) -> Reason {

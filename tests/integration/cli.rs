@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::faults::responses;
-use crate::support::daemon::{Daemon, run};
+use crate::support::daemon::{Daemon, run, run_on_terminal};
 use crate::support::dead::closed_port;
 use crate::support::{Origin, Reply, target};
 
@@ -99,6 +99,25 @@ fn hit_in_text_names_what_went_wrong() {
     assert!(end.stdout.contains("connect_refused"), "{end:?}");
 }
 
+#[test]
+fn hit_draws_one_line_on_a_terminal_and_the_summary_below_it() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let end = run_on_terminal(&["hit", &origin.url("/"), "--rate", "50/s", "--duration", "1500ms"], false);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let (drawn, summary) = end.stdout.split_once('\n').expect("two lines");
+    assert!(drawn.starts_with("\r\u{1b}[K") && drawn.contains("75 sent, 0 failed"), "{end:?}");
+    assert!(summary.starts_with("hit (http "), "{end:?}");
+}
+
+/// Ctrl-S must not keep the traffic going.
+#[test]
+fn hit_ends_also_on_a_terminal_that_is_paused() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let end = run_on_terminal(&["hit", &origin.url("/"), "--rate", "50/s", "--duration", "1500ms"], true);
+    assert_eq!((end.code, end.stdout.as_str()), (Some(0), ""));
+    assert!((74..=77).contains(&origin.requests().len()), "{}", origin.requests().len());
+}
+
 /// Arguments, environment, and the rate that comes of them.
 type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 
@@ -116,7 +135,7 @@ fn the_config_comes_from_where_it_is_put() {
     let json = file("3.json", r#"{"targets": {"a": {"rate": "30/s"}}}"#);
     let yaml = file("4.yaml", "targets:\n  a:\n    rate: 40/s\n");
     let env = ("HAMMERD__TARGETS__A__RATE", "50/s");
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 10] = [
         (&["--config", &first], &[], "10/s"),
         (&["--config", &first, "--config", &second], &[], "20/s"),
         (&["--config", &second, "--config", &first], &[], "10/s"),
@@ -125,14 +144,19 @@ fn the_config_comes_from_where_it_is_put() {
         (&["--config", &first], &[env], "50/s"),
         (&[], &[("HAMMERD_CONFIG", &first)], "10/s"),
         (&[], &[("HAMMERD_CONFIG_INLINE", &base), env], "50/s"),
+        // What a template leaves empty is not there.
+        (&[], &[("HAMMERD_CONFIG_INLINE", &base), ("HAMMERD_CONFIG", "")], "10/s"),
+        (&[], &[("HAMMERD_CONFIG_INLINE", ""), ("HAMMERD_CONFIG", &first)], "10/s"),
     ];
     for (files, envs, rate) in cases {
         let end = run(&[&["check"], files].concat(), envs, "");
         assert_eq!(end.code, Some(0), "{files:?} {envs:?}: {end:?}");
         assert!(end.stdout.contains(rate) && end.stdout.contains("base.example"), "{files:?} {envs:?}: {end:?}");
     }
-    let none = run(&["check"], &[], "");
-    assert_eq!(none.code, REJECTED, "{none:?}");
+    for envs in [&[][..], &[("HAMMERD_CONFIG", "")], &[("HAMMERD_CONFIG_INLINE", "")]] {
+        let none = run(&["check"], envs, "");
+        assert_eq!(none.code, REJECTED, "{envs:?}: {none:?}");
+    }
 }
 
 #[test]
@@ -181,6 +205,15 @@ fn a_log_that_is_closed_or_full_stops_nothing() {
         assert_eq!(status.code(), Some(0), "log {what}");
         assert_eq!(summary["targets"]["good"]["started"], origin.requests().len(), "log {what}");
     }
+}
+
+#[test]
+fn a_duration_beyond_the_end_of_the_clock_never_ends() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = target("a", &origin.url("/"), "50/s", "");
+    let mut daemon = Daemon::builder(&config).arg("--duration").arg("18446744073709551615s").start();
+    daemon.scrape_after("a", 5.0);
+    assert_eq!(daemon.stop().0.code(), Some(0));
 }
 
 /// One command, nothing else needed.

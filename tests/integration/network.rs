@@ -1,12 +1,13 @@
 //! Faults below HTTP, each in a network of its own: routes, ports, descriptors, name servers. Root only.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
+use crate::support::client;
 use crate::support::dns::Dns;
 use crate::support::net::{in_private_network, ip};
-use crate::support::{Daemon, Origin, PATIENCE, Reply, is_root, skip, target, wait_until};
+use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, is_root, skip, target, wait_until};
 
 fn any_address() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
@@ -78,6 +79,23 @@ fn without_descriptors_requests_fail_and_metrics_still_answer() {
     assert!(!warnings.is_empty(), "the plan exceeds the limit and nobody was told");
     origin.set_reply(|_| Reply::ok(""));
     daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 10.0);
+}
+
+/// Row 5: neither the target's connections nor those of idle clients hold a scrape up.
+#[test]
+fn a_scrape_finds_a_descriptor_when_none_comes_free() {
+    let origin = Origin::start(|_| Reply::silence());
+    let config = target("a", &origin.url("/"), "200/s", "max_in_flight = 200\ntimeout = \"10m\"");
+    let daemon = Daemon::builder(&config).wrapped(&["prlimit", "--nofile=48:48"]).start();
+    origin.wait_requests(5);
+    let _idle = [(); 40].map(|()| client::connect(daemon.address()).expect("the kernel accepts"));
+    let at_the_limit = |scrape: &Scrape| failures(scrape, "a").get("local_fds").is_some_and(|&count| count >= 100);
+    daemon.scrape_when("descriptors that are used up", at_the_limit);
+    for _ in 0..20 {
+        let begun = Instant::now();
+        daemon.scrape();
+        assert!(begun.elapsed() < Duration::from_secs(1), "a scrape took {:?}", begun.elapsed());
+    }
 }
 
 /// Row 5: the soft limit is no limit.

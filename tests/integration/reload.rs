@@ -206,6 +206,48 @@ fn a_storm_of_signals_ends_with_the_last_file() {
     daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 20.0);
 }
 
+/// A file that can't be read to its end, a pipe here, neither keeps the daemon alive nor anybody waiting.
+#[test]
+fn a_reload_that_hangs_gives_way_to_the_end() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let mut daemon =
+        Daemon::start(&("[server]\nlifecycle = true\n".to_owned() + &target("a", &origin.url("/"), "20/s", "")));
+    let file = daemon.path("hammerd.toml");
+    std::fs::remove_file(&file).expect("the config file");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    let answers = std::thread::scope(|scope| {
+        // The first is read for, the second waits behind it.
+        let asking = [(), ()].map(|()| {
+            let asking = scope.spawn(|| daemon.request("POST", "/-/reload", &[]));
+            std::thread::sleep(Duration::from_millis(300));
+            asking
+        });
+        daemon.signal(Signal::HUP);
+        daemon.signal(Signal::TERM);
+        asking.map(|asking| asking.join().expect("an answer"))
+    });
+    assert_eq!(answers.map(|answer| answer.status), [503, 503]);
+    let scrape = daemon.scrape();
+    assert_eq!(scrape.sum("hammerd_config_reloads_total", &[]), 0.0);
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn a_reload_that_hangs_is_refused_in_the_end_and_the_next_one_works() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |rate: &str| target("a", &origin.url("/"), rate, "");
+    let daemon = Daemon::start(&config("20/s"));
+    let file = daemon.path("hammerd.toml");
+    std::fs::remove_file(&file).expect("the config file");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+    assert!(!daemon.reload(), "nothing was read");
+    assert_eq!(daemon.get("/-/healthy").status, 200);
+    assert!(daemon.reload_with(&config("30/s")));
+    daemon.scrape_when("the new rate", |scrape| asked_rate(scrape, "a") == Some(30.0));
+}
+
 /// Row 38: drain wins.
 #[test]
 fn a_reload_during_the_drain_is_ignored() {

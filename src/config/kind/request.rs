@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::super::error::{Mistakes, join, quote};
 use super::super::node::{HIDDEN, Node, Shape, Table};
 use super::super::section::{Found, Slot, slot};
-use super::super::url::{Endpoint, UrlError};
+use super::super::url::Endpoint;
 use super::{FilePath, Kind, Refusal, Scalar, pattern};
 
 /// Headers that say how the connection is used, which is not for a target to say.
@@ -32,10 +32,10 @@ impl Scalar for Url {
 
     fn parse(node: &Node) -> Result<Endpoint, Refusal> {
         let accepted = || Refusal::Shown("a URL is as in http://host:8080/path?query".to_owned());
-        Endpoint::parse(node.as_text().ok_or_else(accepted)?).map_err(|error| match error {
-            UrlError::Userinfo => Refusal::Hidden(error.to_string()),
-            error => Refusal::Clean(error.to_string()),
-        })
+        let text = node.as_text().ok_or_else(accepted)?;
+        // Whatever else is wrong with it, there may be a password before the @.
+        let refusal = if text.contains('@') { Refusal::Hidden } else { Refusal::Clean };
+        Endpoint::parse(text).map_err(|error| refusal(error.to_string()))
     }
 
     fn schema() -> Json {

@@ -28,7 +28,11 @@ fn with_secrets(folder: &Folder) -> Sources {
         url = "http://${{PASSWORD}}.example/"
         "#
     );
-    let env = pairs(&[("PASSWORD", SECRET), ("HAMMERD__DEFAULTS__HEADERS__X-ENV", SECRET)]);
+    let env = pairs(&[
+        ("PASSWORD", SECRET),
+        ("HAMMERD__DEFAULTS__HEADERS__X-ENV", SECRET),
+        ("HAMMERD__TARGETS__HOST__BODY", SECRET),
+    ]);
     Sources { env, ..inline(text) }
 }
 
@@ -48,7 +52,7 @@ fn no_secret_is_in_anything_that_is_shown() {
     for shown in &all {
         assert!(!shown.contains(SECRET), "{shown}");
     }
-    assert_eq!(all[0].matches("<secret>").count(), 3 * 6 + 1 + 3 + 2, "{}", all[0]);
+    assert_eq!(all[0].matches("<secret>").count(), 3 * 6 + 1 + 3 + 3, "{}", all[0]);
     let files = &target(&loaded.config, "files").http;
     assert_eq!(files.path.as_str(), "/hunter2", "the request itself has it");
     assert_eq!((&files.body[..], &files.headers["x-file"]), (&b"hunter2"[..], &"Bearer hunter2".parse().unwrap()));
@@ -85,10 +89,25 @@ fn no_secret_is_in_a_message() {
         [targets.z]
         rate = 1
         url = "http://me:{SECRET}@h/"
+        [targets.https]
+        rate = 1
+        url = "https://me:{SECRET}@h/"
+        [targets.gopher]
+        rate = 1
+        url = "gopher://me:{SECRET}@h/"
+        [targets.bare]
+        rate = 1
+        url = "me:{SECRET}@h/"
+        [targets.fragment]
+        rate = 1
+        url = "http://me:{SECRET}@h/#top"
+        [targets.query]
+        rate = 1
+        url = "http://h?me:{SECRET}@h/ "
         "#
     );
     let rejected = refuse(&Sources { env: pairs(&[("PASSWORD", SECRET)]), ..inline(text) });
-    assert_eq!(rejected.messages().len(), 18, "{rejected}");
+    assert_eq!(rejected.messages().len(), 23, "{rejected}");
     assert!(!format!("{rejected} {rejected:?}").contains(SECRET), "{rejected}");
 }
 

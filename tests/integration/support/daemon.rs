@@ -12,8 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{self, Response};
-use super::process::{self, Process};
-use super::{PATIENCE, Scrape, assert_ledger, free_port, wait_for};
+use super::process::{self, Lines, Process};
+use super::{PATIENCE, Scrape, assert_ledger, free_port, wait_for, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hammerd");
 
@@ -338,6 +338,27 @@ pub(crate) fn run(args: &[&str], envs: &[(&str, &str)], stdin: &str) -> Finished
     let mut process = Process::start("hammerd", command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let status = process.wait_exit(PATIENCE);
     Finished { code: status.code(), stdout: process.stdout().join("\n"), stderr: process.stderr().join("\n") }
+}
+
+/// Runs a command with all its output on a terminal, which shows nothing and takes nothing while it is paused.
+pub(crate) fn run_on_terminal(args: &[&str], paused: bool) -> Finished {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&screen).and_then(|()| unlockpt(&screen)).expect("a terminal of ours");
+    let name = ptsname(&screen, Vec::new()).expect("its name").into_string().expect("UTF-8");
+    let terminal = File::options().read(true).write(true).open(name).expect("the terminal");
+    if paused {
+        rustix::termios::tcflow(&terminal, rustix::termios::Action::OOff).expect("a terminal that can be paused");
+    }
+    let lines = Lines::follow(File::from(screen));
+    let mut command = command(BINARY);
+    command.args(args).stdin(Stdio::null()).stderr(terminal.try_clone().expect("a descriptor")).stdout(terminal);
+    let mut process = Process::start("hammerd", &mut command);
+    // With the command goes the last of those who hold the terminal; that ends the lines.
+    drop(command);
+    let status = process.wait_exit(PATIENCE);
+    wait_until("end of the terminal", PATIENCE, || lines.ended());
+    Finished { code: status.code(), stdout: lines.all().join("\n"), stderr: String::new() }
 }
 
 /// A command without what the caller's environment may hold for a daemon.

@@ -33,7 +33,7 @@ pub(crate) struct Process {
 
 impl Lines {
     /// Reads to the end on a thread of its own.
-    fn follow(stream: impl Read + Send + 'static) -> Self {
+    pub(crate) fn follow(stream: impl Read + Send + 'static) -> Self {
         let lines = Self::default();
         let kept = lines.clone();
         std::thread::spawn(move || {
@@ -57,7 +57,8 @@ impl Lines {
         self.0.lock().expect("lines").lines.clone()
     }
 
-    fn ended(&self) -> bool {
+    /// Whether there are no more to come.
+    pub(crate) fn ended(&self) -> bool {
         self.0.lock().expect("lines").ended
     }
 }
