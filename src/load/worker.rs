@@ -68,8 +68,8 @@ pub enum LaneChange {
         id: LaneId,
         /// 0 for at once.
         end: u64,
-        /// After this, requests still in flight are cut off.
-        grace: Duration,
+        /// After this, requests still in flight are cut off; `None` leaves them to their own deadlines.
+        grace: Option<Duration>,
     },
 }
 
@@ -222,12 +222,16 @@ impl Station {
                 self.slots.borrow_mut().remove(&id);
                 lane.retiring.set(true);
                 self.pacer.borrow_mut().end_at(lane.slot, end);
-                if !self.bury_if_over(&lane) {
-                    let station = Rc::clone(self);
+                if !self.bury_if_over(&lane)
+                    && let Some(grace) = grace
+                {
+                    // The lane must not outlive its last request for this: it holds connections and a ledger.
+                    let lane = Rc::downgrade(&lane);
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(grace).await;
-                        lane.cut_off();
-                        station.bury_if_over(&lane);
+                        if let Some(lane) = lane.upgrade() {
+                            lane.cut_off();
+                        }
                     });
                 }
             }
