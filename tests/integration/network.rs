@@ -1,12 +1,13 @@
 //! Faults below HTTP, each in a network of its own: routes, ports, descriptors, name servers. Root only.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
 use crate::support::dns::Dns;
 use crate::support::net::{in_private_network, ip};
-use crate::support::{Daemon, Origin, PATIENCE, Reply, is_root, skip, target, wait_until};
+use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, is_root, skip, target, wait_until};
 
 fn any_address() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 0))
@@ -171,6 +172,32 @@ fn a_silent_name_server_is_dns_timeout_and_does_not_hold_up_the_exit() {
     });
 }
 
+/// Row 10: with a deadline that is longer and one that is shorter than what one address may take.
+#[test]
+fn of_two_addresses_the_one_that_answers_carries_the_traffic() {
+    let blackhole = [
+        "link add v0 type veth peer name v1",
+        "link set v0 up",
+        "link set v1 up",
+        "addr add 192.0.2.1/24 dev v0",
+        "neigh add 192.0.2.2 lladdr 02:00:00:00:00:01 dev v0",
+    ];
+    in_private_network("of_two_addresses_the_one_that_answers_carries_the_traffic", &blackhole, || {
+        let dns = Dns::start(&["--address=/shop.test/192.0.2.1", "--address=/shop.test/192.0.2.2"]);
+        // Every request needs a connection of its own, and every other one begins with the dead address.
+        let origin = Origin::start_at(any_address(), |_| Reply::ok("").close());
+        let url = format!("http://shop.test:{}/", origin.address().port());
+        let long = target("long", &url, "10/s", "timeout = \"10s\"");
+        let short = target("short", &url, "10/s", "timeout = \"1s\"");
+        let daemon = start_with(&dns, &format!("{long}{short}"));
+        for name in ["long", "short"] {
+            let scrape = daemon.scrape_after(name, 30.0);
+            assert_eq!(scrape.value("hammerd_dns_addresses", &[("target", name)]), 2.0);
+            assert_eq!(failures(&scrape, name), HashMap::new());
+        }
+    });
+}
+
 /// Row 33.
 #[test]
 fn nobody_on_a_read_only_root_as_process_1_without_capabilities_is_enough() {
@@ -210,6 +237,21 @@ fn a_denied_network_gets_nothing() {
     assert_eq!(origin.connections_opened(), 0);
     assert!(daemon.reload_with(&config("allow_networks = [\"127.0.0.0/8\"]")));
     daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 3.0);
+}
+
+/// Row 44: also a network that is denied while connections into it are open.
+#[test]
+fn a_network_denied_by_a_reload_gets_nothing_from_then_on() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |limits: &str| format!("{limits}{}", target("a", &origin.url("/"), "50/s", ""));
+    let daemon = Daemon::start(&config(""));
+    daemon.scrape_after("a", 10.0);
+    assert!(daemon.reload_with(&config("[limits]\ndeny_networks = [\"127.0.0.0/8\"]\n")));
+    let denied = |scrape: &Scrape| failures(scrape, "a").get("denied").copied().unwrap_or(0);
+    let good = responses(&daemon.scrape_when("denials", |scrape| denied(scrape) >= 1), "a", "200");
+    let scrape = daemon.scrape_when("more denials", |scrape| denied(scrape) >= 20);
+    assert_eq!(responses(&scrape, "a", "200"), good);
+    wait_until("end of the connections", PATIENCE, || origin.connections_open() == 0);
 }
 
 /// Row 44: link-local is denied unless told otherwise.
