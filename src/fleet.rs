@@ -347,7 +347,8 @@ fn guard(limits: &Limits) -> Arc<Guard> {
 
 fn tuning(engine: &Engine, limits: &Limits) -> Tuning {
     Tuning {
-        coalesce_ns: engine.coalesce.as_nanos() as u64,
+        // An arrival that waits to share a wake-up must not become late by that.
+        coalesce_ns: engine.coalesce.min(engine.late_after / 2).as_nanos() as u64,
         late_after_ns: engine.late_after.as_nanos() as u64,
         max_total_in_flight: limits.max_total_in_flight,
     }
