@@ -53,6 +53,8 @@ pub struct Dialer {
 impl Dialer {
     /// A dialer for `host` (a name, or an address literal without brackets). The caller is the one writer of `ledger`.
     pub fn new(host: &str, port: u16, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
+        // Nothing that the ledger's last dialer had found is in use any more.
+        ledger.wire.dns_addresses.set(0);
         Self { host: host.into(), port, guard, resolver, ledger, last_good: RefCell::new(None), turn: Cell::new(0) }
     }
 

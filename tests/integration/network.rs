@@ -157,6 +157,18 @@ fn known_addresses_outlive_their_name_server() {
     });
 }
 
+/// The gauge is 0 for an address literal, also for one that has taken a name's place.
+#[test]
+fn addresses_of_a_name_that_is_gone_are_not_in_use() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |host: &str| target("a", &format!("http://{host}:{}/", origin.address().port()), "20/s", "");
+    let daemon = Daemon::start(&config("localhost"));
+    let addresses = |scrape: &Scrape| scrape.value("hammerd_dns_addresses", &[("target", "a")]);
+    daemon.scrape_when("addresses of localhost", |scrape| addresses(scrape) >= 1.0);
+    assert!(daemon.reload_with(&config("127.0.0.1")));
+    daemon.scrape_when("no addresses of a literal", |scrape| addresses(scrape) == 0.0);
+}
+
 /// Row 8.
 #[test]
 fn a_silent_name_server_is_dns_timeout_and_does_not_hold_up_the_exit() {
