@@ -237,7 +237,7 @@ impl Fleet {
         if old.process != target.process {
             self.give_up_place(&mut member);
             let end = member.schedule.owed(at_ns);
-            self.retire_lanes(&mut member, &old, end, old.timeout, batch);
+            self.retire_lanes(&mut member, &old, end, None, batch);
             let (index, phase) = self.phases.take(target.rate, target.process);
             member.place = Some((target.rate, target.process, index));
             let start_ns = at_ns + 1;
@@ -251,7 +251,7 @@ impl Fleet {
         if stripes_change {
             // Both rates agree on everything up to here.
             let end = member.schedule.owed(at_ns);
-            self.retire_lanes(&mut member, &old, end, old.timeout, batch);
+            self.retire_lanes(&mut member, &old, end, None, batch);
             self.enlane(name, member, end, batch);
             return;
         }
@@ -273,12 +273,19 @@ impl Fleet {
         let Some(mut member) = self.members.remove(name) else { return };
         self.give_up_place(&mut member);
         let target = member.target.clone();
-        self.retire_lanes(&mut member, &target, 0, grace, batch);
+        self.retire_lanes(&mut member, &target, 0, Some(grace), batch);
         self.roster.retire(name.as_ref());
     }
 
-    /// Ends the lanes before arrival `end`; requests in flight have `grace` to finish.
-    fn retire_lanes(&mut self, member: &mut Member, target: &Target, end: u64, grace: Duration, batch: &mut Batch) {
+    /// Ends the lanes before arrival `end`; requests in flight have `grace` to finish, or until their own deadlines.
+    fn retire_lanes(
+        &mut self,
+        member: &mut Member,
+        target: &Target,
+        end: u64,
+        grace: Option<Duration>,
+        batch: &mut Batch,
+    ) {
         let share = member.lanes.len() as f64;
         for (id, worker) in member.lanes.drain(..) {
             self.planned[worker] -= target.rate.as_per_second() / share;
@@ -340,7 +347,8 @@ fn guard(limits: &Limits) -> Arc<Guard> {
 
 fn tuning(engine: &Engine, limits: &Limits) -> Tuning {
     Tuning {
-        coalesce_ns: engine.coalesce.as_nanos() as u64,
+        // An arrival that waits to share a wake-up must not become late by that.
+        coalesce_ns: engine.coalesce.min(engine.late_after / 2).as_nanos() as u64,
         late_after_ns: engine.late_after.as_nanos() as u64,
         max_total_in_flight: limits.max_total_in_flight,
     }

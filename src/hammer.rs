@@ -16,8 +16,9 @@ use crate::stats::Ledger;
 pub trait Hammer: 'static {
     /// Strikes once, and tells `trace` each phase as it enters it.
     ///
-    /// The future is dropped when the deadline passes or the target is removed; it then leaves nothing behind.
-    fn strike(&self, trace: &Trace) -> impl Future<Output = Result<Answer, Fault>>;
+    /// The future is dropped when the deadline passes, at `deadline_ns` on the clock of [`crate::clock`], or when the
+    /// target is removed; it then leaves nothing behind.
+    fn strike(&self, trace: &Trace, deadline_ns: u64) -> impl Future<Output = Result<Answer, Fault>>;
 }
 
 /// A complete response.

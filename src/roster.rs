@@ -100,6 +100,8 @@ impl Entry {
     fn settle(&mut self) {
         let settled = &mut self.settled;
         self.ledgers.retain_mut(|ledger| keep_or_settle(ledger, |counts| settled.merge(counts)));
+        // Counts go on; what was the latest lookup of a lane that is gone says nothing of now.
+        settled.wire.dns_addresses = 0;
     }
 
     fn counts(&self) -> Snapshot {
@@ -212,10 +214,12 @@ mod tests {
         roster.describe(&name, info(1.0));
         for _ in 0..3 {
             let (writer, ledger) = LedgerWriter::new(shape.clone());
+            ledger.wire.dns_addresses.set(7);
             roster.enlist("a", ledger);
             strike(&writer);
         }
         let (writer, ledger) = LedgerWriter::new(shape.clone());
+        ledger.wire.dns_addresses.set(2);
         roster.enlist("a", ledger);
         strike(&writer);
         roster.describe(&name, info(2.0));
@@ -223,6 +227,7 @@ mod tests {
         let view = &roster.read().targets[0];
         assert_eq!((view.counts.finished, view.counts.responses.as_slice()), (4, [(200, 4)].as_slice()));
         assert_eq!(view.info, info(2.0));
+        assert_eq!(view.counts.wire.dns_addresses, 2, "addresses in use are those of lanes at work");
         assert_eq!(roster.entries().targets["a"].ledgers.len(), 1, "ledgers without a writer are added up");
     }
 

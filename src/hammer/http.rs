@@ -30,7 +30,7 @@ pub struct HttpHammer {
     road: Rc<Road>,
 }
 
-/// The way to the server, which a changed request to the same server keeps.
+/// The way to the server, which a changed request to the same server keeps, unless other addresses are denied now.
 #[derive(Debug)]
 struct Road {
     dialer: Dialer,
@@ -51,10 +51,14 @@ impl Forge for HttpForge {
 
     fn forge(&self, anvil: &Anvil, before: Option<&Rc<HttpHammer>>) -> Rc<HttpHammer> {
         let spec = Arc::clone(&self.request);
-        let same_server = before.filter(|before| before.spec.host == spec.host && before.spec.port == spec.port);
-        let road = if let Some(before) = same_server {
+        // A connection is open to an address that the guard of its time admitted: another guard, another road.
+        let same_way = before.filter(|before| {
+            before.spec.host == spec.host
+                && before.spec.port == spec.port
+                && *before.road.dialer.guard() == *anvil.guard
+        });
+        let road = if let Some(before) = same_way {
             before.road.pool.resize(self.max_idle);
-            before.road.dialer.set_guard(Arc::clone(&anvil.guard));
             Rc::clone(&before.road)
         } else {
             let (guard, ledger) = (Arc::clone(&anvil.guard), Arc::clone(&anvil.ledger));
@@ -66,13 +70,13 @@ impl Forge for HttpForge {
 }
 
 impl Hammer for HttpHammer {
-    async fn strike(&self, trace: &Trace) -> Result<Answer, Fault> {
+    async fn strike(&self, trace: &Trace, deadline_ns: u64) -> Result<Answer, Fault> {
         for attempt in 0_usize.. {
             let idle = if attempt < MAX_RESENDS { self.road.pool.take() } else { None };
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => Connection::open(self.road.dialer.dial(trace).await?).await?,
+                None => Connection::open(self.road.dialer.dial(trace, deadline_ns).await?).await?,
             };
             trace.enter(Stage::Wait, clock::now_ns());
             let request = self.template.request(connection.spare_headers.take());

@@ -33,8 +33,9 @@ impl Strike {
         let sent_ns = clock::now_ns();
         self.station.stats.record_lag(sent_ns.saturating_sub(self.due_ns));
         let trace = Trace::new();
-        let deadline = self.station.instant_at(sent_ns) + self.lane.tempo.get().timeout;
-        let result = match timeout_at(deadline, hammer.strike(&trace)).await {
+        let deadline_ns = sent_ns + self.lane.tempo.get().timeout.as_nanos() as u64;
+        let deadline = self.station.instant_at(deadline_ns);
+        let result = match timeout_at(deadline, hammer.strike(&trace, deadline_ns)).await {
             Ok(result) => result,
             Err(_) => Err(Fault::from(trace.stage().map_or(Reason::TimeoutResponse, Stage::timeout_reason))),
         };

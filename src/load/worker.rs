@@ -68,8 +68,8 @@ pub enum LaneChange {
         id: LaneId,
         /// 0 for at once.
         end: u64,
-        /// After this, requests still in flight are cut off.
-        grace: Duration,
+        /// After this, requests still in flight are cut off; `None` leaves them to their own deadlines.
+        grace: Option<Duration>,
     },
 }
 
@@ -157,22 +157,24 @@ impl Station {
     }
 
     async fn run(self: Rc<Self>, mut inbox: mpsc::Receiver<Command>) {
+        let mut more_is_due = false;
         loop {
+            // Commands also get a turn while more is due than can be sent: a worker must always be able to stop.
             tokio::select! {
                 biased;
                 command = inbox.recv() => match command {
                     Some(Command::Finish) | None => return,
                     Some(command) => self.obey(command),
                 },
-                () = self.wake.fired() => {}
+                () = tokio::task::yield_now(), if more_is_due => {}
+                () = self.wake.fired(), if !more_is_due => {}
             }
-            let mut now_ns = clock::now_ns();
-            while self.release(now_ns) {
-                tokio::task::yield_now().await;
-                now_ns = clock::now_ns();
+            let now_ns = clock::now_ns();
+            more_is_due = self.release(now_ns);
+            if !more_is_due {
+                let next_due_ns = self.pacer.borrow().next_due_ns();
+                self.wake.arm(next_due_ns.max(now_ns + self.tuning.get().coalesce_ns));
             }
-            let next_due_ns = self.pacer.borrow().next_due_ns();
-            self.wake.arm(next_due_ns.max(now_ns + self.tuning.get().coalesce_ns));
         }
     }
 
@@ -187,7 +189,8 @@ impl Station {
             }
             Command::Tune(tuning) => self.tuning.set(tuning),
             Command::Drain { done } => {
-                while self.release(clock::now_ns()) {}
+                let now_ns = clock::now_ns();
+                while self.release(now_ns) {}
                 self.pacer.borrow_mut().stop();
                 *self.drained.borrow_mut() = Some(done);
                 self.tell_if_drained();
@@ -222,12 +225,16 @@ impl Station {
                 self.slots.borrow_mut().remove(&id);
                 lane.retiring.set(true);
                 self.pacer.borrow_mut().end_at(lane.slot, end);
-                if !self.bury_if_over(&lane) {
-                    let station = Rc::clone(self);
+                if !self.bury_if_over(&lane)
+                    && let Some(grace) = grace
+                {
+                    // The lane must not outlive its last request for this: it holds connections and a ledger.
+                    let lane = Rc::downgrade(&lane);
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(grace).await;
-                        lane.cut_off();
-                        station.bury_if_over(&lane);
+                        if let Some(lane) = lane.upgrade() {
+                            lane.cut_off();
+                        }
                     });
                 }
             }
@@ -326,5 +333,68 @@ impl Station {
     pub(super) fn instant_at(&self, at_ns: u64) -> Instant {
         let (instant, epoch_ns) = self.epoch;
         instant + Duration::from_nanos(at_ns.saturating_sub(epoch_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hammer::{Answer, Anvil, Forge, Hammer};
+    use crate::load::Course;
+    use crate::net::{Fault, ResolverService};
+    use crate::outcome::Trace;
+    use crate::pace::{Phase, Process, Rate};
+    use crate::stats::{LedgerWriter, Shape};
+
+    struct Idle;
+
+    impl Hammer for Idle {
+        async fn strike(&self, _: &Trace, _: u64) -> Result<Answer, Fault> {
+            std::future::pending().await
+        }
+    }
+
+    struct IdleForge;
+
+    impl Forge for IdleForge {
+        type Hammer = Idle;
+
+        fn forge(&self, _: &Anvil, _: Option<&Rc<Idle>>) -> Rc<Idle> {
+            Rc::new(Idle)
+        }
+    }
+
+    /// A lane whose every arrival is dropped.
+    fn closed_lane(id: u64, per_second: u64) -> LaneChange {
+        let schedule = Schedule::new(Rate::per_second(per_second), Process::Even, Phase::default(), 0, clock::now_ns());
+        LaneChange::Add(Box::new(LaneSpec {
+            id: LaneId(id),
+            target: "a".into(),
+            ledger: LedgerWriter::new(Shape::new(3, &[])).0,
+            course: Course { schedule: Arc::new(schedule), next: 0, stride: 1, end: u64::MAX },
+            tempo: Tempo { timeout: Duration::from_secs(1), max_in_flight: 0 },
+            arm: Arc::new(IdleForge),
+            resolver: ResolverService::new().1,
+            guard: Arc::default(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_can_not_keep_up_still_obeys() {
+        const LANES: u64 = 30;
+        let tuning = Tuning { coalesce_ns: 250_000, late_after_ns: 100_000_000, max_total_in_flight: 1 };
+        let stats = Arc::new(WorkerStats::new(Shape::new(3, &[])));
+        let worker = Worker::spawn(0, [stats].into(), tuning).expect("a worker");
+        let changes = (0..LANES).map(|id| closed_lane(id, Rate::MAX_PER_SECOND)).collect();
+        let (done, applied) = oneshot::channel();
+        worker.commands.send(Command::Apply { changes, done }).await.expect("a worker at work");
+        applied.await.expect("lanes");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let (done, drained) = oneshot::channel();
+        worker.commands.send(Command::Drain { done }).await.expect("a worker at work");
+        let drained = tokio::time::timeout(Duration::from_secs(20), drained).await;
+        assert!(drained.is_ok_and(|told| told.is_ok()), "no end of the arrivals");
+        worker.commands.send(Command::Finish).await.expect("a worker at work");
+        assert!(worker.join());
     }
 }

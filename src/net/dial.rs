@@ -17,7 +17,7 @@ use crate::clock;
 use crate::outcome::{Reason, Stage, Trace};
 use crate::stats::Ledger;
 
-/// How long one address may take to answer while others are left to try.
+/// How long one address may take to answer while others are left to try: this, or its share of the time that is left.
 const ATTEMPT_BUDGET: Duration = Duration::from_millis(1500);
 
 /// Descriptors that no connection of a target takes, so that scrapes and reloads find some: a quarter of them all, at
@@ -47,7 +47,7 @@ impl Guard {
 pub struct Dialer {
     host: Arc<str>,
     port: u16,
-    guard: RefCell<Arc<Guard>>,
+    guard: Arc<Guard>,
     resolver: Resolver,
     ledger: Arc<Ledger>,
     /// The latest addresses that a lookup gave; used when the resolver fails.
@@ -59,24 +59,19 @@ pub struct Dialer {
 impl Dialer {
     /// A dialer for `host` (a name, or an address literal without brackets). The caller is the one writer of `ledger`.
     pub fn new(host: &str, port: u16, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
-        Self {
-            host: host.into(),
-            port,
-            guard: RefCell::new(guard),
-            resolver,
-            ledger,
-            last_good: RefCell::new(None),
-            turn: Cell::new(0),
-        }
+        // Nothing that the ledger's last dialer had found is in use any more.
+        ledger.wire.dns_addresses.set(0);
+        Self { host: host.into(), port, guard, resolver, ledger, last_good: RefCell::new(None), turn: Cell::new(0) }
     }
 
-    /// Judges addresses otherwise from now on; connections that are open stay.
-    pub fn set_guard(&self, guard: Arc<Guard>) {
-        *self.guard.borrow_mut() = guard;
+    /// Who judges its addresses.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
-    /// Resolves and connects. All addresses are tried in turn; the last one's failure is the dial's.
-    pub async fn dial(&self, trace: &Trace) -> Result<Socket, Fault> {
+    /// Resolves and connects, before `deadline_ns` at best. All addresses are tried in turn; the last one's failure is
+    /// the dial's.
+    pub async fn dial(&self, trace: &Trace, deadline_ns: u64) -> Result<Socket, Fault> {
         let addresses = self.addresses(trace).await?;
         trace.enter(Stage::Connect, clock::now_ns());
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
@@ -84,8 +79,8 @@ impl Dialer {
         let mut last = Fault::new(Reason::Denied, "all its addresses lie in denied networks");
         for attempt in 0..admitted.len() {
             let address = SocketAddr::new(admitted[turn.wrapping_add(attempt) % admitted.len()], self.port);
-            let others_left = attempt + 1 < admitted.len();
-            match connect(address, others_left).await {
+            let others_left = admitted.len() - attempt - 1;
+            match connect(address, others_left, deadline_ns).await {
                 Ok(stream) => return Ok(Socket::new(stream, Arc::clone(&self.ledger))),
                 Err(fault) => last = fault,
             }
@@ -94,8 +89,7 @@ impl Dialer {
     }
 
     fn admitted(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        let guard = self.guard.borrow();
-        addresses.iter().copied().filter(|&address| guard.admits(address)).collect()
+        addresses.iter().copied().filter(|&address| self.guard.admits(address)).collect()
     }
 
     async fn addresses(&self, trace: &Trace) -> Result<Arc<[IpAddr]>, Fault> {
@@ -115,11 +109,13 @@ impl Dialer {
     }
 }
 
-async fn connect(address: SocketAddr, others_left: bool) -> Result<TcpStream, Fault> {
+async fn connect(address: SocketAddr, others_left: usize, deadline_ns: u64) -> Result<TcpStream, Fault> {
     let connecting = async { socket_for(address)?.connect(address).await };
-    let connected = if others_left {
+    let connected = if others_left > 0 {
         let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
-        timeout(ATTEMPT_BUDGET, connecting).await.map_err(|_| too_slow())?
+        let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
+        let share = left / u32::try_from(others_left + 1).unwrap_or(u32::MAX);
+        timeout(share.min(ATTEMPT_BUDGET), connecting).await.map_err(|_| too_slow())?
     } else {
         connecting.await
     };

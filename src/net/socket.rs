@@ -19,6 +19,8 @@ pub struct Fate {
     pub close_reason: Cell<CloseReason>,
     /// Bytes received on this connection.
     pub received_bytes: Cell<u64>,
+    /// With as many bytes received, nothing more is read until this is raised and the socket polled again.
+    pub receive_limit: Cell<u64>,
 }
 
 /// An open connection, counted in its target's ledger until it is dropped.
@@ -33,7 +35,11 @@ impl Socket {
     /// Takes over a connected stream. The caller is the one writer of `ledger`.
     pub fn new(stream: TcpStream, ledger: Arc<Ledger>) -> Self {
         ledger.wire.open();
-        let fate = Fate { close_reason: Cell::new(CloseReason::Peer), received_bytes: Cell::new(0) };
+        let fate = Fate {
+            close_reason: Cell::new(CloseReason::Peer),
+            received_bytes: Cell::new(0),
+            receive_limit: Cell::new(u64::MAX),
+        };
         Self { stream, ledger, fate: Rc::new(fate) }
     }
 
@@ -58,6 +64,9 @@ impl Drop for Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.fate.received_bytes.get() >= self.fate.receive_limit.get() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let bytes = (buf.filled().len() - before) as u64;

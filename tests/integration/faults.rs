@@ -174,6 +174,25 @@ fn an_endless_body_costs_no_memory() {
     assert!(grown < 4 << 20, "{grown} bytes grown over twenty bodies of 4 MiB");
 }
 
+/// Row 15: however fast they come, interim responses are read to a bound, and the neighbour is served.
+#[test]
+fn a_flood_of_interim_responses_is_not_drunk_up() {
+    let flood = "HTTP/1.1 102 Processing\r\n\r\n".repeat(4000);
+    let origin = Origin::start(move |request| match request.path.as_str() {
+        "/flood" => Reply::raw("").forever(&flood, Duration::ZERO),
+        _ => Reply::ok(""),
+    });
+    let config = target("flood", &origin.url("/flood"), "5/s", "timeout = \"500ms\"\nmax_in_flight = 1")
+        + &target("good", &origin.url("/"), "20/s", "");
+    let daemon = Daemon::start(&config);
+    let scrape = daemon.scrape_after("flood", 5.0);
+    assert_only_failure(&scrape, "flood", "timeout_response");
+    assert_eq!(failures(&scrape, "good"), HashMap::new());
+    let received = scrape.value("hammerd_received_bytes_total", &[("target", "flood")]);
+    let started = scrape.value("hammerd_requests_started_total", &[("target", "flood")]);
+    assert!(received < started * f64::from(3 << 20), "{received} bytes received for {started} requests");
+}
+
 /// Row 20: the connection had been closed before the request was written to it.
 #[test]
 fn a_connection_closed_while_idle_costs_no_request() {

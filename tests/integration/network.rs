@@ -1,5 +1,6 @@
 //! Faults below HTTP, each in a network of its own: routes, ports, descriptors, name servers. Root only.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -174,6 +175,18 @@ fn known_addresses_outlive_their_name_server() {
     });
 }
 
+/// The gauge is 0 for an address literal, also for one that has taken a name's place.
+#[test]
+fn addresses_of_a_name_that_is_gone_are_not_in_use() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |host: &str| target("a", &format!("http://{host}:{}/", origin.address().port()), "20/s", "");
+    let daemon = Daemon::start(&config("localhost"));
+    let addresses = |scrape: &Scrape| scrape.value("hammerd_dns_addresses", &[("target", "a")]);
+    daemon.scrape_when("addresses of localhost", |scrape| addresses(scrape) >= 1.0);
+    assert!(daemon.reload_with(&config("127.0.0.1")));
+    daemon.scrape_when("no addresses of a literal", |scrape| addresses(scrape) == 0.0);
+}
+
 /// Row 8.
 #[test]
 fn a_silent_name_server_is_dns_timeout_and_does_not_hold_up_the_exit() {
@@ -186,6 +199,32 @@ fn a_silent_name_server_is_dns_timeout_and_does_not_hold_up_the_exit() {
         assert_only_failure(&scrape, "a", "dns_timeout");
         let (status, _) = daemon.stop();
         assert_eq!(status.code(), Some(0));
+    });
+}
+
+/// Row 10: with a deadline that is longer and one that is shorter than what one address may take.
+#[test]
+fn of_two_addresses_the_one_that_answers_carries_the_traffic() {
+    let blackhole = [
+        "link add v0 type veth peer name v1",
+        "link set v0 up",
+        "link set v1 up",
+        "addr add 192.0.2.1/24 dev v0",
+        "neigh add 192.0.2.2 lladdr 02:00:00:00:00:01 dev v0",
+    ];
+    in_private_network("of_two_addresses_the_one_that_answers_carries_the_traffic", &blackhole, || {
+        let dns = Dns::start(&["--address=/shop.test/192.0.2.1", "--address=/shop.test/192.0.2.2"]);
+        // Every request needs a connection of its own, and every other one begins with the dead address.
+        let origin = Origin::start_at(any_address(), |_| Reply::ok("").close());
+        let url = format!("http://shop.test:{}/", origin.address().port());
+        let long = target("long", &url, "10/s", "timeout = \"10s\"");
+        let short = target("short", &url, "10/s", "timeout = \"1s\"");
+        let daemon = start_with(&dns, &format!("{long}{short}"));
+        for name in ["long", "short"] {
+            let scrape = daemon.scrape_after(name, 30.0);
+            assert_eq!(scrape.value("hammerd_dns_addresses", &[("target", name)]), 2.0);
+            assert_eq!(failures(&scrape, name), HashMap::new());
+        }
     });
 }
 
@@ -228,6 +267,21 @@ fn a_denied_network_gets_nothing() {
     assert_eq!(origin.connections_opened(), 0);
     assert!(daemon.reload_with(&config("allow_networks = [\"127.0.0.0/8\"]")));
     daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 3.0);
+}
+
+/// Row 44: also a network that is denied while connections into it are open.
+#[test]
+fn a_network_denied_by_a_reload_gets_nothing_from_then_on() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |limits: &str| format!("{limits}{}", target("a", &origin.url("/"), "50/s", ""));
+    let daemon = Daemon::start(&config(""));
+    daemon.scrape_after("a", 10.0);
+    assert!(daemon.reload_with(&config("[limits]\ndeny_networks = [\"127.0.0.0/8\"]\n")));
+    let denied = |scrape: &Scrape| failures(scrape, "a").get("denied").copied().unwrap_or(0);
+    let good = responses(&daemon.scrape_when("denials", |scrape| denied(scrape) >= 1), "a", "200");
+    let scrape = daemon.scrape_when("more denials", |scrape| denied(scrape) >= 20);
+    assert_eq!(responses(&scrape, "a", "200"), good);
+    wait_until("end of the connections", PATIENCE, || origin.connections_open() == 0);
 }
 
 /// Row 44: link-local is denied unless told otherwise.

@@ -139,6 +139,17 @@ fn a_frozen_daemon_drops_what_it_missed_and_sends_no_burst() {
     assert_rate_holds(&daemon, "a", RATE, Duration::from_secs(1));
 }
 
+/// To wait for a shared wake-up is no lateness, whatever the two are set to.
+#[test]
+fn coalescing_makes_nothing_late() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let engine = "[engine]\ncoalesce = \"100ms\"\nlate_after = \"50ms\"\n";
+    let daemon = Daemon::start(&format!("{engine}{}", target("a", &origin.url("/"), "100/s", "")));
+    let scrape = daemon.scrape_when("arrivals", |scrape| scheduled(scrape, "a") >= 200.0);
+    // A busy machine may add some that are late by themselves.
+    assert!(dropped(&scrape, "a", "late") < 40.0, "{}", scrape.summary());
+}
+
 /// Promise 4: what hammerd itself was late by is in the latency and shown as lag, and is not blamed on the target.
 #[test]
 fn a_late_daemon_shows_as_latency_and_lag_and_not_as_duration() {

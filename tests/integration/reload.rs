@@ -127,6 +127,38 @@ fn a_listen_address_that_changes_is_refused_by_name() {
     assert!(daemon.reload_with(&config("127.0.0.1:0")));
 }
 
+/// A removed target's idle connections go with its last request, not with the grace that this one might have used.
+#[test]
+fn a_removed_target_leaves_no_connection_behind() {
+    let origin = Origin::start(|request| match request.path.as_str() {
+        "/slow" => Reply::ok("").delayed(Duration::from_secs(1)),
+        _ => Reply::ok(""),
+    });
+    let kept = target("kept", &origin.url("/"), "1/s", "");
+    let grace = "[shutdown]\ngrace = \"60s\"\n";
+    let daemon = Daemon::start(&format!("{grace}{kept}{}", target("gone", &origin.url("/slow"), "10/s", "")));
+    daemon.scrape_after("gone", 10.0);
+    assert!(daemon.reload_with(&format!("{grace}{kept}")));
+    wait_until("end of the removed target's connections", PATIENCE, || origin.connections_open() == 1);
+}
+
+/// A target that goes on otherwise has its requests cut off by nothing but their own deadlines.
+#[test]
+fn a_change_of_process_cancels_nothing() {
+    let origin = Origin::start(|_| Reply::silence());
+    let config = |rest: &str| target("a", &origin.url("/"), "10/s", rest);
+    let daemon = Daemon::start(&config("timeout = \"3s\""));
+    origin.wait_requests(10);
+    assert!(daemon.reload_with(&config("timeout = \"100ms\"")));
+    assert!(daemon.reload_with(&config("timeout = \"100ms\"\nprocess = \"burst\"\nburst = 2")));
+    let scrape = daemon.scrape_when("timeouts of the first requests", |scrape| {
+        scrape.histogram("hammerd_request_duration_seconds", &[("target", "a")]).count_le(2.5)
+            <= finished(scrape, "a") - 10.0
+            || scrape.value("hammerd_requests_canceled_total", &[("target", "a")]) > 0.0
+    });
+    assert_eq!(scrape.value("hammerd_requests_canceled_total", &[("target", "a")]), 0.0, "{}", scrape.summary());
+}
+
 /// Row 45: body file, header file and environment are read again.
 #[test]
 fn a_rotated_file_is_used_after_the_next_reload() {

@@ -15,6 +15,11 @@ use super::request::Payload;
 use crate::net::{Fate, Fault, Pooled, Socket};
 use crate::stats::CloseReason;
 
+/// Bytes read while a response's head is awaited. hyper bounds a head by itself, but not how many interim responses
+/// may come before it: an endless stream of them would take the whole worker. What is past this waits in the kernel for
+/// the deadline.
+const MAX_BYTES_BEFORE_HEAD: u64 = 1 << 20;
+
 /// An open connection. Dropping it closes the socket, even while hyper still has something to write (hyper#4176).
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -54,7 +59,10 @@ impl Connection {
         request: Request<Payload>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Payload>>> {
         self.received_before = self.fate.received_bytes.get();
-        self.sender.try_send_request(request).await
+        self.fate.receive_limit.set(self.received_before + MAX_BYTES_BEFORE_HEAD);
+        let response = self.sender.try_send_request(request).await;
+        self.fate.receive_limit.set(u64::MAX);
+        response
     }
 
     /// Whether nothing has been received since the last request was sent.
