@@ -16,4 +16,5 @@ mod harness;
 mod network;
 mod overload;
 mod reload;
+mod soak;
 mod traffic;
