@@ -1,6 +1,7 @@
 //! A host and port to an open connection.
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -46,7 +47,8 @@ pub struct Dialer {
     ledger: Arc<Ledger>,
     /// The latest addresses that a lookup gave; used when the resolver fails.
     last_good: RefCell<Option<Arc<[IpAddr]>>>,
-    /// Counts dials: each begins with the next address in turn.
+    /// Counts dials: each begins with the next address in turn, the first one anywhere, so that a fleet of us does not
+    /// begin with the same one.
     turn: Cell<usize>,
 }
 
@@ -60,7 +62,7 @@ impl Dialer {
             resolver,
             ledger,
             last_good: RefCell::new(None),
-            turn: Cell::new(0),
+            turn: Cell::new(RandomState::new().hash_one(host) as usize),
         }
     }
 
