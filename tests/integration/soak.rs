@@ -85,8 +85,16 @@ fn reload_with(daemon: &Daemon, overlay: &Path, text: &str) -> bool {
     daemon.reload()
 }
 
-/// One second: a reload at its beginning, a scrape with its checks at its end. Returns the reload's success.
-fn second(daemon: &Daemon, nginx: &Nginx, overlay_path: &Path, number: usize, rate_before: u32) -> bool {
+/// What one second came to.
+struct Second {
+    /// Whether its reload succeeded.
+    reloaded: bool,
+    /// Connections to all targets at its end.
+    connections: f64,
+}
+
+/// One second: a reload and a scrape, with their checks.
+fn second(daemon: &Daemon, nginx: &Nginx, overlay_path: &Path, number: usize, rate_before: u32) -> Second {
     let bad = number % 5 == 4;
     let rate = if bad { rate_before } else { left_rate(number) };
     let text = if bad { bad_overlay(nginx, number) } else { overlay(nginx, rate) };
@@ -98,7 +106,7 @@ fn second(daemon: &Daemon, nginx: &Nginx, overlay_path: &Path, number: usize, ra
     for (name, untouched) in UNTOUCHED {
         assert_eq!(asked(name), untouched, "second {number}");
     }
-    !bad
+    Second { reloaded: !bad, connections: scrape.sum("hammerd_connections_open", &[]) }
 }
 
 #[test]
@@ -118,10 +126,11 @@ fn rates_change_every_second_and_every_request_is_accounted_for() {
     let first = daemon.scrape();
     let inner = Instant::now();
     let (memory, descriptors) = (daemon.resident_bytes(), own_descriptors(&daemon, &first));
-    let (mut succeeded, mut refused) = (0.0, 0.0);
+    let (mut succeeded, mut refused, mut most_connections) = (0.0, 0.0, 0.0_f64);
     for number in 1..=seconds {
-        let good = second(&daemon, &nginx, &overlay_path, number, rate);
-        if good {
+        let Second { reloaded, connections } = second(&daemon, &nginx, &overlay_path, number, rate);
+        most_connections = most_connections.max(connections);
+        if reloaded {
             rate = left_rate(number);
             succeeded += 1.0;
         } else {
@@ -139,7 +148,9 @@ fn rates_change_every_second_and_every_request_is_accounted_for() {
     assert!((fewest..=most).contains(&due), "{due} arrivals of all targets, not {fewest} to {most}");
     assert_eq!((reloads(&last, "success"), reloads(&last, "failure")), (succeeded, refused));
     let grown = daemon.resident_bytes().saturating_sub(memory);
-    assert!(grown < 4 << 20, "{grown} bytes grown");
+    // A moment in which the machine was busy has taken more connections, and their buffers.
+    let allowed = (4 << 20) + (64 << 10) * most_connections as u64;
+    assert!(grown < allowed, "{grown} bytes grown, with at most {most_connections} connections");
     let more = own_descriptors(&daemon, &last) - descriptors;
     assert!(more <= 2.0, "{more} descriptors more than before, connections to targets left out");
     let dropped = last.sum("hammerd_requests_dropped_total", &[]);
@@ -151,7 +162,8 @@ fn rates_change_every_second_and_every_request_is_accounted_for() {
         assert_log_agrees(name, &log[name], &summary["targets"][name]);
     }
     assert_eq!(log.values().map(Vec::len).sum::<usize>(), nginx.log_entries().len(), "nothing else was sent");
-    println!("{seconds} s: {due} arrivals, {dropped} dropped, {grown} bytes grown, {more} descriptors more");
+    println!("{seconds} s: {due} arrivals, {dropped} dropped, at most {most_connections} connections");
+    println!("{grown} bytes and {more} descriptors grown, connections to targets left out");
     for (name, rate) in UNTOUCHED {
         let periods = longest_gap(&log[name]) * rate;
         println!("longest gap of {name} at {rate}/s: {periods:.2} periods");
