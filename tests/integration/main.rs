@@ -16,6 +16,7 @@ mod faults;
 mod harness;
 mod network;
 mod overload;
+mod platform;
 mod reload;
 mod soak;
 mod traffic;
