@@ -11,6 +11,7 @@ mod addresses;
 mod admin;
 mod cli;
 mod config;
+mod crowd;
 mod drain;
 mod faults;
 mod harness;
