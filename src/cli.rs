@@ -30,8 +30,10 @@ mod exit {
     pub(super) const SIGNALED: u8 = 128;
 }
 
-/// How long output may take to leave when we end.
+/// How long log lines may take to leave when we end.
 const FLUSH_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a summary may take, which can have megabytes.
+const RESULTS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Always-on synthetic HTTP traffic with honest Prometheus metrics.
 #[derive(Parser)]
@@ -257,7 +259,7 @@ fn start_with(args: &LogArgs, loaded: Loaded, complete: impl FnOnce(Options) -> 
             exit::FAILED
         }
     };
-    results.flush(FLUSH_PATIENCE);
+    results.flush(RESULTS_PATIENCE);
     log.flush(FLUSH_PATIENCE);
     code
 }

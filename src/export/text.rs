@@ -155,7 +155,7 @@ fn number(text: &mut String, value: f64) {
         text.push_str("+Inf");
     } else if value == f64::NEG_INFINITY {
         text.push_str("-Inf");
-    } else if value >= 0.0 && value < EXACT && value.fract() == 0.0 && value.is_sign_positive() {
+    } else if (0.0..EXACT).contains(&value) && value.fract() == 0.0 && value.is_sign_positive() {
         text.push_str(itoa::Buffer::new().format(value as u64));
     } else {
         // Writing to a String can't fail.

@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How many entries may wait for the stream.
 pub const QUEUE_ENTRIES_MAX: usize = 4_096;
-/// How many bytes may wait for the stream.
+/// How many bytes may wait for the stream; an entry larger than this waits alone.
 pub const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// How often a stream is tried again that was set to non-blocking by somebody else and is full.
 const FULL_PIPE_RETRY: Duration = Duration::from_millis(20);
@@ -140,8 +140,9 @@ impl Shared {
 
     fn push(&self, entry: Vec<u8>) {
         let mut queue = self.lock();
-        let full =
-            queue.entries.len() >= QUEUE_ENTRIES_MAX || queue.bytes.saturating_add(entry.len()) > QUEUE_BYTES_MAX;
+        // The summary of a large fleet is larger than the whole queue, and is not to be lost for that.
+        let crowded = !queue.entries.is_empty() && queue.bytes.saturating_add(entry.len()) > QUEUE_BYTES_MAX;
+        let full = queue.entries.len() >= QUEUE_ENTRIES_MAX || crowded;
         if full {
             drop(queue);
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -258,6 +259,26 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text.len() as u64, (sent as u64 - lost) * line.len() as u64);
+    }
+
+    #[test]
+    fn an_entry_larger_than_the_queue_is_not_lost_but_nothing_waits_behind_it() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let outlet = Outlet::start("test", writer).unwrap();
+        let large = "x".repeat(5 * QUEUE_BYTES_MAX);
+        // The first is soon in the writer's hands, the second fills the queue.
+        outlet.write(large.as_str());
+        while !outlet.shared.lock().entries.is_empty() {
+            thread::yield_now();
+        }
+        outlet.write(large.as_str());
+        assert_eq!(outlet.lost(), 0);
+        outlet.write("\n");
+        assert_eq!(outlet.lost(), 1);
+        drop(outlet);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.len(), 2 * large.len());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A host and port to an open connection.
 
 use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
@@ -52,7 +53,8 @@ pub struct Dialer {
     ledger: Arc<Ledger>,
     /// The latest addresses that a lookup gave; used when the resolver fails.
     last_good: RefCell<Option<Arc<[IpAddr]>>>,
-    /// Counts dials: each begins with the next address in turn.
+    /// Counts dials: each begins with the next address in turn, the first one anywhere, so that a fleet of us does not
+    /// begin with the same one.
     turn: Cell<usize>,
 }
 
@@ -61,7 +63,15 @@ impl Dialer {
     pub fn new(host: &str, port: u16, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
         // Nothing that the ledger's last dialer had found is in use any more.
         ledger.wire.dns_addresses.set(0);
-        Self { host: host.into(), port, guard, resolver, ledger, last_good: RefCell::new(None), turn: Cell::new(0) }
+        Self {
+            host: host.into(),
+            port,
+            guard,
+            resolver,
+            ledger,
+            last_good: RefCell::new(None),
+            turn: Cell::new(RandomState::new().hash_one(host) as usize),
+        }
     }
 
     /// Who judges its addresses.

@@ -36,7 +36,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// All addresses of `host`, at least one.
+    /// All addresses of `host`, at least one, each once, in the same order whenever they are the same.
     pub async fn lookup(&self, host: &Arc<str>) -> Answer {
         let (answer, answered) = oneshot::channel();
         let query = Query { host: Arc::clone(host), answer };
@@ -94,7 +94,7 @@ impl ResolverService {
             let (hickory, host) = (hickory.clone(), query.host);
             self.lookups.spawn(async move {
                 let result = hickory.lookup_ip(&*host).await;
-                (host, result.map(|addresses| addresses.iter().collect()))
+                (host, result.map(|addresses| in_order(addresses.iter())))
             });
         }
     }
@@ -111,6 +111,15 @@ impl ResolverService {
             let _ = waiting.send(answer);
         }
     }
+}
+
+/// Addresses in an order of their own. Name servers turn theirs with every answer, and whoever takes turns among them
+/// too would meet the same address every time.
+fn in_order(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = addresses.collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 fn reason_of(error: &NetError) -> Reason {

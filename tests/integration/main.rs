@@ -7,13 +7,17 @@
 
 mod support;
 
+mod addresses;
 mod admin;
 mod cli;
 mod config;
+mod crowd;
 mod drain;
 mod faults;
 mod harness;
 mod network;
 mod overload;
+mod platform;
 mod reload;
+mod soak;
 mod traffic;

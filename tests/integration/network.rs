@@ -111,12 +111,13 @@ fn the_descriptor_limit_is_raised_to_the_hard_one() {
 }
 
 /// A daemon that asks `dns`; the port of every URL is the origin's.
-fn start_with(dns: &Dns, config: &str) -> Daemon {
+pub(crate) fn start_with(dns: &Dns, config: &str) -> Daemon {
     let wrapper = dns.wrapper();
     Daemon::builder(config).wrapped(&wrapper.iter().map(String::as_str).collect::<Vec<_>>()).start()
 }
 
-fn named(name: &str, origin: &Origin, rest: &str) -> String {
+/// A target called `a` at the origin's port of a named host.
+pub(crate) fn named(name: &str, origin: &Origin, rest: &str) -> String {
     target("a", &format!("http://{name}:{}/", origin.address().port()), "10/s", rest)
 }
 

@@ -1,7 +1,7 @@
-//! A small HTTP/1.1 client on a plain socket: one request, one connection, the whole answer.
+//! A small HTTP/1.1 client on a plain socket: one request, one connection, the whole answer; or many on one.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -75,6 +75,38 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.set_write_timeout(Some(IO_TIMEOUT))?;
     Ok(stream)
+}
+
+/// A connection for many requests, one after the other.
+pub(crate) struct KeepAlive {
+    reader: BufReader<TcpStream>,
+    address: SocketAddr,
+}
+
+impl KeepAlive {
+    /// Connects.
+    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { reader: BufReader::new(connect(address)?), address })
+    }
+
+    /// GET on this connection; the answer has to have a length.
+    pub(crate) fn get(&mut self, path: &str) -> io::Result<Response> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
+        self.reader.get_mut().write_all(head.as_bytes())?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if self.reader.read_until(b'\n', &mut head)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let lines = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let length = lines.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        let length: usize = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no length"))?;
+        let start = head.len();
+        head.resize(start + length, 0);
+        self.reader.read_exact(&mut head[start..])?;
+        parse(&head)
+    }
 }
 
 fn parse(raw: &[u8]) -> io::Result<Response> {

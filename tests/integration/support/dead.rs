@@ -20,11 +20,16 @@ pub(crate) struct Blackhole {
 }
 
 impl Blackhole {
-    /// Fills the queue until one connection attempt goes unanswered.
+    /// One at a port of its own.
     pub(crate) fn start() -> Self {
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// Fills the queue until one connection attempt goes unanswered.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
         const UNANSWERED: Duration = Duration::from_millis(300);
         const QUEUE_LIMIT: usize = 64;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
+        let listener = TcpListener::bind(address).expect("a listener");
         let address = listener.local_addr().expect("its address");
         rustix::net::listen(&listener, 0).expect("a shorter queue");
         let mut queued = Vec::new();

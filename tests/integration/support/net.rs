@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, gettid, move_into_link_name_space};
 
 use super::{is_root, skip};
 
@@ -17,17 +18,68 @@ pub(crate) fn in_private_network(name: &str, setup: &[&str], test: impl FnOnce()
         return skip(name, "needs root for a network namespace");
     }
     let namespace = new_namespace();
+    on_thread_in(&namespace, || {
+        for line in setup {
+            ip(line);
+        }
+        test();
+    });
+}
+
+/// Runs `act` on a thread in a network namespace.
+fn on_thread_in<T: Send>(namespace: &File, act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("the namespace");
-            for line in setup {
-                ip(line);
-            }
-            test();
+            act()
         });
-        if let Err(panic) = run.join() {
-            std::panic::resume_unwind(panic);
-        }
+        run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The address of the test's own end of the link to the network [`beyond`](in_linked_networks).
+pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The address of its other end.
+pub(crate) const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// Another network, at the far end of a link.
+pub(crate) struct Beyond(File);
+
+impl Beyond {
+    /// Runs `act` on a thread in that network; sockets that it opens stay there.
+    pub(crate) fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        on_thread_in(&self.0, act)
+    }
+
+    /// Takes the far end of the link down, so that what is sent is lost without a word, or up again.
+    pub(crate) fn set_link(&self, state: &str) {
+        self.run(|| ip(&format!("link set there {state}")));
+    }
+}
+
+/// As [`in_private_network`], with a link between [`HERE`] and [`THERE`] in a second network.
+///
+/// Each end knows the other's hardware address for good: a link that is down stays silent, and nobody finds out by
+/// asking for the neighbour.
+pub(crate) fn in_linked_networks(name: &str, test: impl FnOnce(&Beyond) + Send) {
+    const HERE_MAC: &str = "02:00:00:00:00:01";
+    const THERE_MAC: &str = "02:00:00:00:00:02";
+    let set_up = |device: &str, own: Ipv4Addr, peer: Ipv4Addr, peer_mac: &str| {
+        ip(&format!("addr add {own}/24 dev {device}"));
+        ip(&format!("link set {device} up"));
+        ip(&format!("neigh replace {peer} lladdr {peer_mac} dev {device} nud permanent"));
+    };
+    in_private_network(name, &[], || {
+        let beyond = Beyond(new_namespace());
+        let this_thread = gettid().as_raw_nonzero();
+        beyond.run(|| {
+            ip(&format!(
+                "link add there address {THERE_MAC} type veth peer name here address {HERE_MAC} netns {this_thread}"
+            ));
+            set_up("there", THERE, HERE, HERE_MAC);
+        });
+        set_up("here", HERE, THERE, THERE_MAC);
+        test(&beyond);
     });
 }
 

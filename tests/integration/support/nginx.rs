@@ -14,7 +14,8 @@ use super::{PATIENCE, client, free_port, is_root, wait_for};
 /// Size of `/64k`.
 pub(crate) const BIG_BODY: usize = 64 * 1024;
 
-/// A running nginx. It serves `/` (200, `ok`), `/204`, `/500`, `/redirect`, `/64k` and `/slow` (about two seconds).
+/// A running nginx. It serves `/` (200, `ok`), `/close` (200, and ends the connection), `/204`, `/500`, `/redirect`,
+/// `/64k` and `/slow` (about two seconds).
 pub(crate) struct Nginx {
     process: Process,
     address: SocketAddr,
@@ -139,6 +140,7 @@ http {{
         default_type text/plain;
         location / {{ return 200 "ok\n"; }}
         location = /up {{ access_log off; return 204; }}
+        location = /close {{ keepalive_timeout 0; return 200 "bye\n"; }}
         location = /204 {{ return 204; }}
         location = /500 {{ return 500 "sorry\n"; }}
         location = /redirect {{ return 302 /; }}

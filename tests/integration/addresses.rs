@@ -1,0 +1,122 @@
+//! Addresses that change, die or go silent behind a name or a link, each in networks of its own. Root only.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::faults::{failures, responses};
+use crate::network::{named, start_with};
+use crate::support::dead::Blackhole;
+use crate::support::dns::Dns;
+use crate::support::net::{THERE, in_linked_networks, in_private_network};
+use crate::support::{Daemon, Origin, Reply, Scrape, target};
+
+const FIRST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// An origin of which every request needs a connection of its own, and so an address.
+fn without_keep_alive(address: SocketAddr) -> Origin {
+    Origin::start_at(address, |_| Reply::ok("").close())
+}
+
+fn finished(scrape: &Scrape) -> f64 {
+    scrape.value("hammerd_requests_total", &[("target", "a")])
+}
+
+/// Row 9, as far as it concerns new connections.
+#[test]
+fn a_changed_answer_sends_new_connections_to_the_new_address() {
+    in_private_network("a_changed_answer_sends_new_connections_to_the_new_address", &[], || {
+        let mut dns = Dns::start(&["--address=/shop.test/127.0.0.1", "--local-ttl=1"]);
+        let old = without_keep_alive(SocketAddr::from((FIRST, 0)));
+        let new = without_keep_alive(SocketAddr::from((SECOND, old.address().port())));
+        let daemon = start_with(&dns, &named("shop.test", &old, ""));
+        old.wait_requests(5);
+        assert_eq!(new.connections_opened(), 0);
+
+        dns.restart(&["--address=/shop.test/127.0.0.2", "--local-ttl=1"]);
+        new.wait_requests(3);
+        let left_behind = old.requests().len();
+        new.wait_requests(15);
+        assert_eq!(old.requests().len(), left_behind, "the old address is still in use");
+        let scrape = daemon.scrape();
+        assert_eq!(failures(&scrape, "a").len(), 0, "{}", scrape.summary());
+    });
+}
+
+const BOTH: [&str; 2] = ["--host-record=shop.test,127.0.0.1", "--host-record=shop.test,127.0.0.2"];
+
+/// Checks that all of `count` requests were good, and came to `alive`.
+fn assert_carried(daemon: &Daemon, alive: &Origin, count: f64) -> Scrape {
+    let scrape = daemon.scrape_after("a", count);
+    assert_eq!(failures(&scrape, "a").len(), 0, "{}", scrape.summary());
+    assert_eq!(responses(&scrape, "a", "200"), finished(&scrape));
+    assert_eq!(scrape.value("hammerd_dns_addresses", &[("target", "a")]), 2.0);
+    assert!(alive.requests().len() as f64 >= count);
+    scrape
+}
+
+/// Row 10.
+#[test]
+fn an_address_that_refuses_leaves_the_traffic_to_the_other() {
+    in_private_network("an_address_that_refuses_leaves_the_traffic_to_the_other", &[], || {
+        let dns = Dns::start(&BOTH);
+        let alive = without_keep_alive(SocketAddr::from((FIRST, 0)));
+        let daemon = start_with(&dns, &named("shop.test", &alive, ""));
+        assert_carried(&daemon, &alive, 30.0);
+        // Well again, it has its share.
+        let healed = without_keep_alive(SocketAddr::from((SECOND, alive.address().port())));
+        healed.wait_requests(5);
+    });
+}
+
+/// Row 10: a connection attempt that goes unanswered gives way to the next address before the request times out.
+#[test]
+fn an_address_that_does_not_answer_leaves_the_traffic_to_the_other() {
+    in_private_network("an_address_that_does_not_answer_leaves_the_traffic_to_the_other", &[], || {
+        const CONNECT_BUDGET_S: f64 = 1.5;
+        let dns = Dns::start(&BOTH);
+        let alive = without_keep_alive(SocketAddr::from((FIRST, 0)));
+        let dead = Blackhole::start_at(SocketAddr::from((SECOND, alive.address().port())));
+        let buckets = format!("[metrics]\nbuckets = [1.0, {CONNECT_BUDGET_S:?}]\n");
+        let daemon = start_with(&dns, &(buckets + &named("shop.test", &alive, "timeout = \"10s\"")));
+        let scrape = assert_carried(&daemon, &alive, 40.0);
+        let connecting = scrape.histogram("hammerd_request_phase_seconds", &[("phase", "connect")]);
+        let detours = connecting.count - connecting.count_le(1.0);
+        assert!(detours >= 10.0, "{detours} of {} connections tried the dead address first", connecting.count);
+        assert!(connecting.count_le(1.0) >= 10.0, "{connecting:?}");
+        assert_eq!(
+            connecting.count_le(1.0),
+            connecting.count_le(CONNECT_BUDGET_S),
+            "given up before the budget is over"
+        );
+        drop(dead);
+    });
+}
+
+/// Row 21.
+#[test]
+fn a_link_that_goes_down_is_timeouts_and_new_connections_afterwards() {
+    in_linked_networks("a_link_that_goes_down_is_timeouts_and_new_connections_afterwards", |beyond| {
+        let origin = beyond.run(|| Origin::start_at(SocketAddr::from((THERE, 0)), |_| Reply::ok("")));
+        let daemon = Daemon::start(&target("a", &origin.url("/"), "20/s", "timeout = \"300ms\""));
+        daemon.scrape_after("a", 10.0);
+        let before = origin.connections_opened();
+
+        beyond.set_link("down");
+        let scrape = daemon.scrape_when("timeouts of a silent link", |scrape| {
+            let reasons = failures(scrape, "a");
+            // First those under way on a connection, then those without one.
+            reasons.get("timeout_response").is_some_and(|&count| count >= 1)
+                && reasons.get("connect_timeout").is_some_and(|&count| count >= 20)
+        });
+        assert_eq!(failures(&scrape, "a").len(), 2, "{}", scrape.summary());
+        assert_eq!(scrape.value("hammerd_connections_open", &[("target", "a")]), 0.0, "{}", scrape.summary());
+
+        beyond.set_link("up");
+        let good = responses(&scrape, "a", "200");
+        let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 20.0);
+        assert!(origin.connections_opened() > before, "the connection was replaced");
+        let failed = healed.sum("hammerd_request_failures_total", &[("target", "a")]);
+        daemon.scrape_after("a", finished(&healed) + 20.0);
+        assert_eq!(daemon.scrape().sum("hammerd_request_failures_total", &[("target", "a")]), failed, "it has healed");
+    });
+}

@@ -1,0 +1,136 @@
+//! What the machine underneath can do to a daemon: clocks that jump, an uptime of months, a processor that is rationed.
+
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::faults::{failures, responses};
+use crate::overload::assert_rate_holds;
+use crate::support::cgroup::CpuGroup;
+use crate::support::{Daemon, Origin, Reply, Scrape, is_root, skip, target};
+
+/// Checks that traffic and its times are what they should be.
+#[track_caller]
+fn assert_healthy(daemon: &Daemon) {
+    assert_rate_holds(daemon, "a", 100.0, Duration::from_secs(1));
+    let scrape = daemon.scrape();
+    assert_eq!(failures(&scrape, "a").len(), 0, "{}", scrape.summary());
+    assert!(responses(&scrape, "a", "200") >= 50.0, "{}", scrape.summary());
+    for name in ["hammerd_request_latency_seconds", "hammerd_schedule_lag_seconds"] {
+        let histogram = scrape.histogram(name, &[]);
+        assert!(histogram.sum / histogram.count < 1.0, "{name}: {histogram:?}");
+    }
+}
+
+/// Row 30.
+#[test]
+fn an_uptime_of_ninety_days_changes_nothing() {
+    const TEST: &str = "an_uptime_of_ninety_days_changes_nothing";
+    const NINETY_DAYS_S: &str = "7776000";
+    if !is_root() {
+        return skip(TEST, "needs root for a time namespace");
+    }
+    let origin = Origin::start(|_| Reply::ok(""));
+    let daemon = Daemon::builder(&target("a", &origin.url("/"), "100/s", ""))
+        .wrapped(&["unshare", "--time", "--fork", "--kill-child", "--monotonic", NINETY_DAYS_S])
+        .wrapped(&["--boottime", NINETY_DAYS_S])
+        .start();
+    let offsets = format!("/proc/{}/timens_offsets", daemon.pid().as_raw_nonzero());
+    let offsets = std::fs::read_to_string(offsets).expect("clocks of the namespace");
+    assert!(offsets.lines().any(|line| line.starts_with("monotonic") && line.contains(NINETY_DAYS_S)), "{offsets}");
+    assert_healthy(&daemon);
+}
+
+/// A wall clock of the daemon's own: the real one and an offset that the test may change.
+///
+/// The wall clock of one process can't be set, but what its C library says of it can: everything asks there.
+struct WallClock {
+    directory: TempDir,
+}
+
+impl WallClock {
+    fn new() -> Self {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/support/wall_clock.c");
+        let clock = Self { directory: tempfile::tempdir().expect("a directory") };
+        let compiled =
+            Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o", &clock.path("wall_clock.so"), source]).status();
+        assert!(compiled.is_ok_and(|status| status.success()), "cc from build-essential compiles {source}");
+        clock.set(0);
+        clock
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// Puts the clock forward by so many seconds from the real time, or back.
+    fn set(&self, offset_s: i64) {
+        let next = self.path("next");
+        std::fs::write(&next, offset_s.to_string()).expect("the offset");
+        std::fs::rename(next, self.path("offset")).expect("the offset");
+    }
+}
+
+/// Row 30.
+#[test]
+fn a_wall_clock_that_jumps_changes_nothing() {
+    const HOUR_S: i64 = 3600;
+    /// How far from the exact jump a busy machine may take a reading.
+    const SLACK_S: i64 = 100;
+    const END_OF_32_BITS_S: i64 = 1 << 31;
+    let clock = WallClock::new();
+    let origin = Origin::start(|_| Reply::ok(""));
+    let daemon = Daemon::builder(&target("a", &origin.url("/"), "100/s", ""))
+        .env("LD_PRELOAD", &clock.path("wall_clock.so"))
+        .env("WALL_CLOCK_OFFSET", &clock.path("offset"))
+        .start();
+    let loaded_at = || daemon.scrape().value("hammerd_config_last_reload_success_timestamp_seconds", &[]) as i64;
+    let start_s = loaded_at();
+    for offset_s in [HOUR_S, -HOUR_S, END_OF_32_BITS_S + HOUR_S - start_s] {
+        clock.set(offset_s);
+        assert!(daemon.reload());
+        let expected = start_s + offset_s..start_s + offset_s + SLACK_S;
+        let seen = loaded_at();
+        assert!(expected.contains(&seen), "the daemon has not seen the jump: {seen} is not in {expected:?}");
+        assert_healthy(&daemon);
+    }
+}
+
+/// Row 31. It starts with all the processor it wants, is put on a tenth of one, and gets it back.
+#[test]
+fn a_rationed_processor_shows_as_lag_and_drops_and_metrics_still_answer() {
+    const TEST: &str = "a_rationed_processor_shows_as_lag_and_drops_and_metrics_still_answer";
+    const LATE_AFTER: &str = "[engine]\nlate_after = \"40ms\"\n[metrics]\nbuckets = [0.02]\n";
+    let group = match CpuGroup::new() {
+        Ok(group) => group,
+        Err(error) => return skip(TEST, &format!("no control group to be had: {error}")),
+    };
+    let origin = Origin::start(|_| Reply::ok(""));
+    let wrapper = group.wrapper();
+    // More than a tenth of a processor can do, with an origin that can.
+    let daemon = Daemon::builder(&format!("{LATE_AFTER}{}", target("a", &origin.url("/"), "2000/s", "")))
+        .wrapped(&wrapper.iter().map(String::as_str).collect::<Vec<_>>())
+        .start();
+    let lagging = |scrape: &Scrape| {
+        let lag = scrape.histogram("hammerd_schedule_lag_seconds", &[]);
+        lag.count - lag.count_le(0.02)
+    };
+    let late = |scrape: &Scrape| scrape.value("hammerd_requests_dropped_total", &[("target", "a"), ("reason", "late")]);
+    let before = daemon.scrape_after("a", 500.0);
+
+    group.set_quota(Some(10)).expect("a quota");
+    let rationed = daemon.scrape_when("lag and drops", |scrape| {
+        lagging(scrape) >= lagging(&before) + 100.0 && late(scrape) >= late(&before) + 500.0
+    });
+    for _ in 0..5 {
+        daemon.scrape();
+        assert_eq!(daemon.get("/-/healthy").status, 200);
+    }
+    assert_eq!(failures(&rationed, "a").len(), 0, "the target is not to blame: {}", rationed.summary());
+
+    group.set_quota(None).expect("no quota");
+    assert_rate_holds(&daemon, "a", 2000.0, Duration::from_secs(1));
+    let sent = daemon.scrape().value("hammerd_requests_total", &[("target", "a")]);
+    daemon.scrape_after("a", sent + 1000.0);
+}
