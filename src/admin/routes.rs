@@ -10,7 +10,7 @@ use http::header::{CONNECTION, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -18,6 +18,7 @@ use super::answer::{self, Outgoing, Reply};
 use super::room::Room;
 use super::wire::Slot;
 use super::{ReloadRequest, Scraped, encoding, page};
+use crate::export::text;
 
 /// The text format of Prometheus. The crate's constant lacks the character set.
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -97,11 +98,7 @@ fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Re
 }
 
 fn render(registry: &Registry) -> Result<String, String> {
-    match unpanicked(|| TextEncoder::new().encode_to_string(&registry.gather())) {
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(Panicked) => Err("a collector panicked".to_owned()),
-    }
+    unpanicked(|| text::encode(&registry.gather())).map_err(|Panicked| "a collector panicked".to_owned())
 }
 
 /// Somebody else's code panicked; the hook has said so already.
