@@ -98,7 +98,10 @@ fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Re
 }
 
 fn render(registry: &Registry) -> Result<String, String> {
-    unpanicked(|| text::encode(&registry.gather())).map_err(|Panicked| "a collector panicked".to_owned())
+    match unpanicked(|| text::encode(&registry.gather())) {
+        Ok(encoded) => encoded.map_err(|error| error.to_string()),
+        Err(Panicked) => Err("a collector panicked".to_owned()),
+    }
 }
 
 /// Somebody else's code panicked; the hook has said so already.

@@ -6,21 +6,41 @@
 //!
 //! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 /// What the formatted values take beside names and labels, roughly; for reserving memory only.
 const BYTES_PER_SAMPLE: usize = 100;
 
+/// A family that the format can't hold. Ours never are; a collector of somebody else's may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextError {
+    /// It has no name.
+    Nameless,
+    /// It is of a kind whose values the crate keeps to itself.
+    Untyped(String),
+}
+
+impl fmt::Display for TextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nameless => f.write_str("a metric family has no name"),
+            Self::Untyped(name) => write!(f, "metric family {name} is untyped"),
+        }
+    }
+}
+
+impl std::error::Error for TextError {}
+
 /// The text of all families.
-pub fn encode(families: &[MetricFamily]) -> String {
+pub fn encode(families: &[MetricFamily]) -> Result<String, TextError> {
     let samples: usize = families.iter().map(samples).sum();
     let mut text = String::with_capacity(samples * BYTES_PER_SAMPLE);
     for family in families {
-        encode_family(&mut text, family);
+        encode_family(&mut text, family)?;
     }
-    text
+    Ok(text)
 }
 
 fn samples(family: &MetricFamily) -> usize {
@@ -28,8 +48,15 @@ fn samples(family: &MetricFamily) -> usize {
     family.get_metric().len() * if buckets == 0 { 1 } else { buckets + 3 }
 }
 
-fn encode_family(text: &mut String, family: &MetricFamily) {
+fn encode_family(text: &mut String, family: &MetricFamily) -> Result<(), TextError> {
     let name = family.name();
+    let kind = family.get_field_type();
+    if name.is_empty() {
+        return Err(TextError::Nameless);
+    }
+    if kind == MetricType::UNTYPED {
+        return Err(TextError::Untyped(name.to_owned()));
+    }
     if !family.help().is_empty() {
         text.push_str("# HELP ");
         text.push_str(name);
@@ -37,7 +64,6 @@ fn encode_family(text: &mut String, family: &MetricFamily) {
         escape(text, family.help(), false);
         text.push('\n');
     }
-    let kind = family.get_field_type();
     text.push_str("# TYPE ");
     text.push_str(name);
     text.push_str(match kind {
@@ -55,10 +81,11 @@ fn encode_family(text: &mut String, family: &MetricFamily) {
             MetricType::GAUGE => lines.sample("", None, metric.get_gauge().get_value(), metric),
             MetricType::HISTOGRAM => lines.histogram(metric),
             MetricType::SUMMARY => lines.summary(metric),
-            // Nothing of ours; a collector of somebody else's may have one, whose value the crate keeps to itself.
+            // Refused above.
             MetricType::UNTYPED => {}
         }
     }
+    Ok(())
 }
 
 /// Writes the lines of one family.
@@ -261,7 +288,7 @@ mod tests {
                     histograms.iter().map(|(labels, sum)| histogram(labels, &buckets, *sum)).collect()),
             ];
             let theirs = TextEncoder::new().encode_to_string(&families).expect("valid families");
-            prop_assert_eq!(encode(&families), theirs);
+            prop_assert_eq!(encode(&families), Ok(theirs));
         }
     }
 
@@ -273,14 +300,22 @@ mod tests {
             histogram(&[], &[(0.25, 1), (2.0, 2)], 1.0),
         ];
         let families = [family("h", "", MetricType::HISTOGRAM, metrics)];
-        assert_eq!(encode(&families), TextEncoder::new().encode_to_string(&families).expect("valid families"));
+        assert_eq!(encode(&families), Ok(TextEncoder::new().encode_to_string(&families).expect("valid families")));
+    }
+
+    #[test]
+    fn what_the_format_cannot_hold_is_an_error() {
+        let nameless = family("", "", MetricType::GAUGE, vec![gauge(&[], 1.0)]);
+        assert_eq!(encode(&[nameless]), Err(TextError::Nameless));
+        let untyped = family("u", "", MetricType::UNTYPED, vec![gauge(&[], 1.0)]);
+        assert_eq!(encode(&[untyped]), Err(TextError::Untyped("u".to_owned())));
     }
 
     #[test]
     fn infinities_are_written_as_the_format_has_them() {
         let families =
             [family("g", "", MetricType::GAUGE, vec![gauge(&[], f64::INFINITY), gauge(&[], f64::NEG_INFINITY)])];
-        assert_eq!(encode(&families), "# TYPE g gauge\ng +Inf\ng -Inf\n");
-        assert_eq!(encode(&Registry::new().gather()), "");
+        assert_eq!(encode(&families).as_deref(), Ok("# TYPE g gauge\ng +Inf\ng -Inf\n"));
+        assert_eq!(encode(&Registry::new().gather()).as_deref(), Ok(""));
     }
 }
