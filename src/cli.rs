@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Loaded, Sources};
+use crate::config::{self, Config, Sources};
 use crate::daemon::{self, Ended, Options};
 use crate::demo;
 use crate::logs::{self, Format, Outlet};
@@ -152,11 +152,13 @@ fn run(args: RunArgs) -> u8 {
     overrides.extend(args.listen.map(|listen| ("server.listen".to_owned(), listen)));
     let follows_log = if args.logs.log_format == LogFormat::Json { Output::Json } else { Output::Text };
     let output = args.output.map_or(follows_log, Output::from);
-    with_sources(args.sources, overrides, |sources, loaded| start(&args.logs, sources, loaded, args.duration, output))
+    with_sources(args.sources, overrides, |sources, config| {
+        start(&args.logs, config, |options| Options { sources, duration: args.duration, output, ..options })
+    })
 }
 
 fn check(args: SourceArgs) -> u8 {
-    with_sources(args, Vec::new(), |_, loaded| print(&config::plan(&loaded.config)))
+    with_sources(args, Vec::new(), |_, config| print(&config::plan(&config)))
 }
 
 fn demo(args: DemoArgs) -> u8 {
@@ -170,10 +172,10 @@ fn demo(args: DemoArgs) -> u8 {
         ..Sources::default()
     };
     match config::load(&sources) {
-        Ok(loaded) => {
+        Ok(config) => {
             let origin = origin.addr();
             let greeting = Box::new(move |listen| demo::welcome(listen, origin));
-            start_with(&args.logs, loaded, |options| Options {
+            start(&args.logs, config, |options| Options {
                 sources,
                 duration: args.duration,
                 greeting: Some(greeting),
@@ -185,7 +187,7 @@ fn demo(args: DemoArgs) -> u8 {
 }
 
 /// Loads the configuration that the arguments and the environment name, and goes on if it is valid.
-fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Sources, Loaded) -> u8) -> u8 {
+fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Sources, Config) -> u8) -> u8 {
     let mut sources = Sources { overrides, ..environment() };
     if !args.config.is_empty() {
         sources.files = args.config;
@@ -194,7 +196,7 @@ fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl F
         return fail(&format!("can't read the configuration from stdin: {error}"));
     }
     match config::load(&sources) {
-        Ok(loaded) => then(sources, loaded),
+        Ok(config) => then(sources, config),
         Err(rejected) => reject(&rejected),
     }
 }
@@ -209,12 +211,8 @@ fn environment() -> Sources {
     Sources { files: files.into_iter().collect(), inline, env, ..Sources::default() }
 }
 
-fn start(args: &LogArgs, sources: Sources, loaded: Loaded, duration: Option<Duration>, output: Output) -> u8 {
-    start_with(args, loaded, |options| Options { sources, duration, output, ..options })
-}
-
 /// Sets up the ways out, lets `complete` fill in what is particular, and runs until the end.
-fn start_with(args: &LogArgs, loaded: Loaded, complete: impl FnOnce(Options) -> Options) -> u8 {
+fn start(args: &LogArgs, config: Config, complete: impl FnOnce(Options) -> Options) -> u8 {
     let format = match args.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
@@ -233,7 +231,7 @@ fn start_with(args: &LogArgs, loaded: Loaded, complete: impl FnOnce(Options) -> 
     };
     // The default hook writes to stderr itself, and would wait for a reader that never comes.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    daemon::raise_descriptor_limit(&loaded.config);
+    daemon::raise_descriptor_limit(&config);
     let counted = log.clone();
     let options = Options {
         sources: Sources::default(),
@@ -244,7 +242,7 @@ fn start_with(args: &LogArgs, loaded: Loaded, complete: impl FnOnce(Options) -> 
         live: None,
         log_lines_lost: Arc::new(move || counted.lost()),
     };
-    let ended = daemon::run(complete(options), loaded);
+    let ended = daemon::run(complete(options), config);
     let code = match ended {
         Ok(Ended::Stopped) => exit::OK,
         Ok(Ended::CutShort { signal }) => exit::SIGNALED + signal,

@@ -45,13 +45,6 @@ pub use show::{frozen_differences, plan, redacted};
 pub use source::{Sources, load};
 pub use status::StatusSet;
 
-/// A configuration that was accepted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
-    /// What holds.
-    pub config: Config,
-}
-
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

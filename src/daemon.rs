@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Bound, Face, ReloadRequest};
 use crate::clock;
-use crate::config::{self, Config, Loaded, Sources};
+use crate::config::{self, Config, Sources};
 use crate::export::{self, Vitals};
 use crate::fleet::{Fleet, WorkerLost};
 use crate::logs::Outlet;
@@ -104,7 +104,7 @@ impl std::error::Error for DaemonError {
 }
 
 /// Runs a valid configuration until it is asked to stop.
-pub fn run(options: Options, loaded: Loaded) -> Result<Ended, DaemonError> {
+pub fn run(options: Options, config: Config) -> Result<Ended, DaemonError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(MAX_LOADERS)
         .enable_all()
@@ -112,11 +112,11 @@ pub fn run(options: Options, loaded: Loaded) -> Result<Ended, DaemonError> {
         .map_err(DaemonError::Start)?;
     let ended = runtime.block_on(async {
         // Before everything else: a port that is taken must stop us before there is any traffic.
-        let bound = match loaded.config.server.listen {
+        let bound = match config.server.listen {
             Some(address) => Some(Bound::bind(address).map_err(|error| DaemonError::Bind(address, error))?),
             None => None,
         };
-        Daemon::start(options, loaded, bound)?.run().await
+        Daemon::start(options, config, bound)?.run().await
     });
     // A lookup that nobody answers, or a read that hangs, must not hold up the exit.
     runtime.shutdown_background();
@@ -127,12 +127,16 @@ pub fn run(options: Options, loaded: Loaded) -> Result<Ended, DaemonError> {
 struct Shared {
     ready: AtomicBool,
     last_round_ns: AtomicU64,
-    running: Mutex<Loaded>,
+    running: Mutex<Arc<Config>>,
 }
 
 impl Shared {
-    fn running(&self) -> Loaded {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn running(&self) -> Arc<Config> {
+        Arc::clone(&self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_running(&self, config: Config) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 }
 
@@ -147,12 +151,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(mut options: Options, loaded: Loaded, bound: Option<Bound>) -> Result<Self, DaemonError> {
+    fn start(mut options: Options, config: Config, bound: Option<Bound>) -> Result<Self, DaemonError> {
         let signals = SignalStream::new().map_err(DaemonError::Start)?;
         let (resolver_service, resolver) = ResolverService::new();
         tokio::spawn(resolver_service.run());
-        let config = &loaded.config;
-        let fleet = Fleet::start(config, resolver).map_err(DaemonError::Start)?;
+        let fleet = Fleet::start(&config, resolver).map_err(DaemonError::Start)?;
         let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
         let registry =
             export::registry(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
@@ -161,7 +164,7 @@ impl Daemon {
         let shared = Arc::new(Shared {
             ready: AtomicBool::new(false),
             last_round_ns: AtomicU64::new(clock::now_ns()),
-            running: Mutex::new(loaded),
+            running: Mutex::new(Arc::new(config)),
         });
         let face = face(&shared, registry, lifecycle);
         let admin = bound.map(|bound| bound.serve(face)).transpose().map_err(DaemonError::Start)?;
@@ -175,12 +178,7 @@ impl Daemon {
     }
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
-        let config = self.shared.running().config;
-        self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
-        self.shared.ready.store(true, Ordering::Relaxed);
-        let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
-        info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
-
+        self.begin().await?;
         // A duration that ends after the clock does never ends.
         let end = self.options.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -204,6 +202,15 @@ impl Daemon {
                 _ = heartbeat.tick() => self.look_around()?,
             }
         }
+    }
+
+    async fn begin(&mut self) -> Result<(), DaemonError> {
+        let config = self.shared.running();
+        self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
+        self.shared.ready.store(true, Ordering::Relaxed);
+        let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
+        info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
+        Ok(())
     }
 
     fn look_around(&self) -> Result<(), DaemonError> {
@@ -242,8 +249,8 @@ impl Daemon {
             }
             loaded = timeout(MAX_LOADING, &mut loading) => loaded,
         };
-        let loaded = match loaded {
-            Ok(Ok(Ok(loaded))) => loaded,
+        let config = match loaded {
+            Ok(Ok(Ok(config))) => config,
             Ok(Ok(Err(rejected))) => return Ok(Some(Err(self.refuse(rejected.messages())))),
             Ok(Err(error)) => return Ok(Some(Err(self.refuse(&[error.to_string()])))),
             Err(_) => {
@@ -252,13 +259,13 @@ impl Daemon {
                 return Ok(Some(Err(self.refuse(&[text]))));
             }
         };
-        let frozen = config::frozen_differences(&self.shared.running().config, &loaded.config);
+        let frozen = config::frozen_differences(&self.shared.running(), &config);
         if !frozen.is_empty() {
             return Ok(Some(Err(self.refuse(&frozen))));
         }
-        let difference = self.fleet.apply(&loaded.config).await.map_err(DaemonError::Worker)?;
-        warn_of_descriptors(&loaded.config);
-        *self.shared.running.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        let difference = self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
+        warn_of_descriptors(&config);
+        self.shared.set_running(config);
         self.vitals.reload_succeeded();
         info!(
             added = difference.added,
@@ -289,7 +296,7 @@ impl Daemon {
         shared.ready.store(false, Ordering::Relaxed);
         // Also answers those who wait in it.
         drop(reloads);
-        let shutdown = shared.running().config.shutdown;
+        let shutdown = shared.running().shutdown.clone();
         let ended_ns = clock::now_ns();
         let drained = tokio::select! {
             drained = fleet.drain(shutdown.grace) => drained,
@@ -350,7 +357,7 @@ async fn at(end: Option<Instant>) {
 }
 
 fn face(shared: &Arc<Shared>, registry: prometheus::Registry, lifecycle: Option<mpsc::Sender<ReloadRequest>>) -> Face {
-    let (healthy, ready, config, targets) =
+    let (healthy, ready, running, targets) =
         (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     Face {
         registry,
@@ -358,8 +365,8 @@ fn face(shared: &Arc<Shared>, registry: prometheus::Registry, lifecycle: Option<
             clock::now_ns().saturating_sub(healthy.last_round_ns.load(Ordering::Relaxed)) < MAX_SILENCE_NS
         }),
         ready: Arc::new(move || ready.ready.load(Ordering::Relaxed)),
-        config: Arc::new(move || config.running().redacted()),
-        targets: Arc::new(move || targets.running().config.targets.keys().map(ToString::to_string).collect()),
+        config: Arc::new(move || config::redacted(&running.running())),
+        targets: Arc::new(move || targets.running().targets.keys().map(ToString::to_string).collect()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         lifecycle,
     }

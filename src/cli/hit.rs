@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{FLUSH_PATIENCE, LogArgs, LogFormat, OutputFormat, fail, reject, start_with};
+use super::{FLUSH_PATIENCE, LogArgs, LogFormat, OutputFormat, fail, reject, start};
 use crate::config::{self, Sources};
 use crate::daemon::Options;
 use crate::logs::{DEFAULT_FILTER, Outlet};
@@ -78,17 +78,17 @@ pub(super) fn hit(args: HitArgs) -> u8 {
         set(&format!("headers.{}", name.trim()), Some(value.trim().to_owned()));
     }
     let sources = Sources { overrides, ..Sources::default() };
-    let loaded = match config::load(&sources) {
-        Ok(loaded) => loaded,
+    let config = match config::load(&sources) {
+        Ok(config) => config,
         Err(rejected) => return reject(&rejected),
     };
-    let shape = Shape::new(loaded.config.metrics.native_schema, &loaded.config.metrics.buckets);
+    let shape = Shape::new(config.metrics.native_schema, &config.metrics.buckets);
     let logs = LogArgs { log_format: LogFormat::Text, log_level: quiet() };
     let live = match Live::new(shape) {
         Ok(live) => live,
         Err(error) => return fail(&format!("standard error can't be used: {error}")),
     };
-    start_with(&logs, loaded, |options| Options {
+    start(&logs, config, |options| Options {
         sources,
         duration: args.duration,
         output: args.output.into(),

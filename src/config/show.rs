@@ -6,7 +6,7 @@ use http::header::HOST;
 
 use super::kind::{display_duration, display_size};
 use super::rates::{display_total, total};
-use super::{Config, HttpRequest, Limits, Loaded, Target, TargetName};
+use super::{Config, HttpRequest, Limits, Target, TargetName};
 use crate::pace::Process;
 
 /// What stands in place of a secret.
@@ -101,15 +101,6 @@ impl fmt::Debug for HttpRequest {
             .field("expect_status", &self.expect_status)
             .field("max_body", &self.max_body)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl Loaded ===
-
-impl Loaded {
-    /// The whole configuration in TOML, with every default and without a secret.
-    pub fn redacted(&self) -> String {
-        redacted(&self.config)
     }
 }
 

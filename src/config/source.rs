@@ -13,7 +13,7 @@ use super::node::{Layer, Node, Shape, Table, unify_header_names};
 use super::section::{Root, Section, built_in};
 use super::syntax::Syntax;
 use super::variables::Variables;
-use super::{Loaded, build};
+use super::{Config, build};
 
 /// Begins the environment variables that set a key; two underscores, so `HAMMERD_CONFIG` is none.
 const PREFIX: &str = "HAMMERD__";
@@ -41,7 +41,7 @@ pub struct Sources {
 }
 
 /// Reads all sources and validates the whole. Nothing is remembered from one call to the next.
-pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
+pub fn load(sources: &Sources) -> Result<Config, Rejected> {
     let (mut origins, mut mistakes) = (Origins::default(), Mistakes::default());
     if sources.is_empty() {
         let text = "no configuration: name a file with --config or HAMMERD_CONFIG, or set HAMMERD_CONFIG_INLINE";
@@ -59,7 +59,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Rejected> {
     let merged = merge(layers, &variables, &mut mistakes)?;
     let root = Root::read(&merged, "", &mut mistakes);
     match build::config(&root, &origins, &mut mistakes) {
-        Some(config) if mistakes.is_empty() => Ok(Loaded { config }),
+        Some(config) if mistakes.is_empty() => Ok(config),
         _ => Err(mistakes.into_rejected(&origins)),
     }
 }

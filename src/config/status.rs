@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 /// The status codes that count as success.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSet {
     /// Rising, apart from each other.
     ranges: Arc<[(u16, u16)]>,
@@ -57,13 +57,6 @@ impl StatusSet {
         }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         Some(code(first.trim())?..=code(last.trim())?).filter(|range| !range.is_empty())
-    }
-}
-
-impl Default for StatusSet {
-    /// 200 to 399.
-    fn default() -> Self {
-        Self::new([200..=399])
     }
 }
 

@@ -11,7 +11,7 @@ use crate::pace::{Process, Rate};
 
 #[test]
 fn what_nobody_sets_has_the_documented_value() {
-    let Loaded { config } = accept(&inline(ONE_TARGET));
+    let config = accept(&inline(ONE_TARGET));
     assert_eq!(config.server.listen, Some(([127, 0, 0, 1], 9955).into()));
     assert!(!config.server.lifecycle);
     assert_eq!((config.shutdown.grace, config.shutdown.linger), (Duration::from_secs(20), Duration::from_secs(5)));
@@ -52,8 +52,8 @@ fn every_file_under_config_is_accepted() {
             .replace("/etc/hammerd/checkout.json", secrets.write("body", "{}").to_str().unwrap());
         env.push(("UNUSED".to_owned(), String::new()));
         let sources = Sources { files: vec![secrets.write(name, text)], env, ..Sources::default() };
-        let loaded = accept(&sources);
-        assert!(!loaded.config.targets.is_empty(), "{name}");
+        let config = accept(&sources);
+        assert!(!config.targets.is_empty(), "{name}");
         seen += 1;
     }
     assert_eq!(seen, 4);
@@ -82,7 +82,7 @@ fn later_layers_win_key_by_key() {
         overrides: pairs(&[("server.listen", "off"), ("targets.x.rate", "4/s"), ("targets.x.headers.a.b", "${raw}")]),
         ..Sources::default()
     };
-    let Loaded { config } = accept(&sources);
+    let config = accept(&sources);
     let x = target(&config, "x");
     assert_eq!(x.http.max_body, 1, "first file");
     assert_eq!(x.timeout, Duration::from_secs(2), "second file");
@@ -101,21 +101,21 @@ fn later_layers_win_key_by_key() {
 #[test]
 fn the_environment_alone_may_be_a_configuration() {
     let env = pairs(&[("HAMMERD__TARGETS__SHOP-1__URL", "http://h/"), ("HAMMERD__DEFAULTS__RATE", "5")]);
-    let Loaded { config } = accept(&Sources { env, ..Sources::default() });
+    let config = accept(&Sources { env, ..Sources::default() });
     assert_eq!(target(&config, "shop-1").rate, Rate::per_second(5));
 }
 
 #[test]
 fn flags_alone_may_be_a_configuration() {
     let overrides = pairs(&[("targets.hit.url", "http://h/"), ("targets.hit.rate", "10/s"), ("server.listen", "off")]);
-    let Loaded { config } = accept(&Sources { overrides, ..Sources::default() });
+    let config = accept(&Sources { overrides, ..Sources::default() });
     assert_eq!((target(&config, "hit").rate, config.server.listen), (Rate::per_second(10), None));
 }
 
 #[test]
 fn numbers_may_be_grouped_and_signed_as_toml_has_it() {
     let text = format!("{ONE_TARGET}max_in_flight = +1_000\nmax_body = 1_000\n[metrics]\nbuckets = [1_0.5, 2e1]");
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     let x = target(&config, "x");
     assert_eq!((x.max_in_flight, x.http.max_body), (1000, 1000));
     assert_eq!(config.metrics.buckets[..], [10.5, 20.0]);
@@ -144,7 +144,7 @@ fn headers_and_labels_are_merged_with_the_defaults_name_by_name() {
         url = "http://h:8080/"
         headers.host = "third"
     "#;
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     let x = target(&config, "x");
     let headers: Vec<_> = x.http.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(headers, [("host", "elsewhere"), ("user-agent", "me"), ("a", "default"), ("b", "own")]);
@@ -158,7 +158,7 @@ fn a_targets_own_body_or_url_replaces_the_defaults_twin() {
     let file = folder.write("body", "from file\n");
     let text =
         format!("[defaults]\nbody_file = {file:?}\n{ONE_TARGET}body = 'own'\n[targets.y]\nurl='http://b'\nrate=1");
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     assert_eq!(target(&config, "x").http.body, "own");
     assert_eq!(target(&config, "y").http.body, "from file\n");
 }
@@ -168,7 +168,7 @@ fn a_burst_is_the_process_and_its_size() {
     let text = format!(
         "[defaults]\nprocess = 'burst'\nburst = 5\n{ONE_TARGET}burst = 7\n[targets.y]\nurl='http://b'\nrate=1\n[targets.z]\nurl='http://b'\nrate=1\nprocess='even'"
     );
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     assert_eq!(target(&config, "x").process, Process::Burst { size: 7 });
     assert_eq!(target(&config, "y").process, Process::Burst { size: 5 });
     assert_eq!(target(&config, "z").process, Process::Even);
@@ -185,7 +185,7 @@ fn a_later_layer_may_swap_a_key_for_its_twin() {
     let second = format!(
         "[targets.x]\nbody_file = {body:?}\nprocess = 'even'\nheaders.b = 'inline'\nheaders_file.a = {body:?}\n"
     );
-    let Loaded { config } = accept(&Sources { files: vec![first], ..inline(second) });
+    let config = accept(&Sources { files: vec![first], ..inline(second) });
     let x = target(&config, "x");
     assert_eq!((&x.http.body[..], x.process), (&b"from file"[..], Process::Even));
     assert_eq!(
@@ -202,10 +202,10 @@ fn the_shown_configuration_reads_back_as_the_same() {
          [engine]\nworkers = 2\n[server]\nlisten = '[::1]:99'\n[targets.y]\nurl = 'http://[::1]:8/?q'\nrate = '7/250ms'\n"
     )
     .replace("${NAME}", "");
-    let loaded = accept(&inline(text));
-    let again = accept(&inline(loaded.redacted()));
-    assert_eq!(again.config, loaded.config);
-    assert_eq!(again.redacted(), loaded.redacted());
+    let config = accept(&inline(text));
+    let again = accept(&inline(redacted(&config)));
+    assert_eq!(again, config);
+    assert_eq!(redacted(&again), redacted(&config));
 }
 
 #[test]
@@ -220,12 +220,12 @@ x         1/s    even        GET     http://a.example/  10s      100
 
 2 targets, 1.05/s in total, at most 150 requests in flight
 ";
-    assert_eq!(plan(&accept(&inline(text)).config), want);
+    assert_eq!(plan(&accept(&inline(text))), want);
 }
 
 #[test]
 fn what_cannot_change_live_is_named() {
-    let running = accept(&inline(ONE_TARGET)).config;
+    let running = accept(&inline(ONE_TARGET));
     assert_eq!(frozen_differences(&running, &running), [""; 0]);
     let mut next = running.clone();
     next.targets.clear();
@@ -255,7 +255,7 @@ fn keys<S: Section>(except: &[&str]) -> Vec<String> {
 fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
     let text = format!("{ONE_TARGET}body = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n");
     let shown: toml::de::DeTable<'_> = {
-        let shown = redacted(&accept(&inline(text)).config).leak();
+        let shown = redacted(&accept(&inline(text))).leak();
         toml::de::DeTable::parse(shown).unwrap().into_inner()
     };
     let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
@@ -319,7 +319,7 @@ fn ten_thousand_targets_are_accepted() {
     for n in 0..10_000 {
         writeln!(text, "[targets.t{n}]\nurl = 'http://h/{n}'\nrate = '1/s'\nlabels = {{ n = '{n}' }}").unwrap();
     }
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     assert_eq!(config.targets.len(), 10_000);
     assert_eq!(target(&config, "t7").labels["n"], "7");
 }
@@ -346,7 +346,7 @@ fn toml_yaml_and_json_say_the_same() {
              \"expect_status\": [200, \"3xx\"]}}}",
         ),
     ];
-    let [toml, yaml, json] = files.map(|file| accept(&Sources { files: vec![file], ..Sources::default() }).config);
+    let [toml, yaml, json] = files.map(|file| accept(&Sources { files: vec![file], ..Sources::default() }));
     let x = target(&toml, "x");
     assert_eq!((x.rate, x.max_in_flight), ("2.5/s".parse().unwrap(), 16));
     assert_eq!((&x.http.body[..], x.labels["a"].as_str()), ("😀\t/".as_bytes(), "007"));
@@ -365,14 +365,14 @@ fn a_sum_of_rates_may_reach_the_ceiling() {
 #[test]
 fn a_low_ceiling_lowers_what_nobody_set() {
     let text = format!("[limits]\nmax_total_in_flight = 7\nmax_body = 5\n{ONE_TARGET}");
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     assert_eq!(target(&config, "x").max_in_flight, 7);
     assert_eq!(target(&config, "x").http.max_body, 5);
 }
 
 #[test]
 fn a_target_name_is_a_key_for_texts() {
-    let Loaded { config } = accept(&inline(ONE_TARGET));
+    let config = accept(&inline(ONE_TARGET));
     let (name, _) = config.targets.get_key_value("x").unwrap();
     assert_eq!((name.as_str(), format!("{name:>3}|")), ("x", "  x|".to_owned()));
     for (text, valid) in [

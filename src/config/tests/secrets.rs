@@ -40,20 +40,20 @@ fn with_secrets(folder: &Folder) -> Sources {
 fn no_secret_is_in_anything_that_is_shown() {
     let folder = Folder::new();
     let sources = with_secrets(&folder);
-    let loaded = accept(&sources);
+    let config = accept(&sources);
     let all = [
-        loaded.redacted(),
-        plan(&loaded.config),
-        format!("{loaded:?}"),
-        format!("{loaded:#?}"),
-        format!("{:?}", loaded.config.targets),
+        redacted(&config),
+        plan(&config),
+        format!("{config:?}"),
+        format!("{config:#?}"),
+        format!("{:?}", config.targets),
         format!("{sources:?}"),
     ];
     for shown in &all {
         assert!(!shown.contains(SECRET), "{shown}");
     }
     assert_eq!(all[0].matches("<secret>").count(), 3 * 6 + 1 + 3 + 3, "{}", all[0]);
-    let files = &target(&loaded.config, "files").http;
+    let files = &target(&config, "files").http;
     assert_eq!(files.path.as_str(), "/hunter2", "the request itself has it");
     assert_eq!((&files.body[..], &files.headers["x-file"]), (&b"hunter2"[..], &"Bearer hunter2".parse().unwrap()));
 }
@@ -115,12 +115,12 @@ fn no_secret_is_in_a_message() {
 fn every_load_reads_every_file_again() {
     let folder = Folder::new();
     let sources = with_secrets(&folder);
-    let before = accept(&sources).config;
-    assert_eq!(accept(&sources).config, before);
+    let before = accept(&sources);
+    assert_eq!(accept(&sources), before);
     folder.write("url", "http://h/changed");
     folder.write("body", "changed");
     folder.write("header", "changed");
-    let after = accept(&sources).config;
+    let after = accept(&sources);
     let files = &target(&after, "files").http;
     assert_eq!((files.path.as_str(), &files.body[..]), ("/changed", &b"changed"[..]));
     assert_eq!(files.headers["x-file"], "changed");
@@ -132,7 +132,7 @@ fn targets_that_share_a_body_file_share_its_bytes() {
     let folder = Folder::new();
     let body = folder.write("body", vec![b'x'; 1000]);
     let text = format!("[defaults]\nrate=1\nurl='http://h'\nbody_file={body:?}\n[targets.a]\n[targets.b]\n");
-    let Loaded { config } = accept(&inline(text));
+    let config = accept(&inline(text));
     let of = |name| target(&config, name).http.body.as_ptr();
     assert_eq!(of("a"), of("b"));
 }
