@@ -25,7 +25,7 @@ use crate::stats::{LedgerWriter, Shape, WorkerStats};
 const MAX_RATE_PER_WORKER: f64 = 25_000.0;
 /// How far ahead a change takes effect, so that every worker knows of it by then.
 const LEAD_NS: u64 = 5_000_000;
-/// What making a lane takes at most, for planning the first arrivals of a large fleet.
+/// What making or ending a lane takes at most, for planning the first arrivals of a large fleet.
 const LEAD_PER_LANE_NS: u64 = 20_000;
 
 /// A worker's thread has ended although nobody asked it to.
@@ -64,6 +64,9 @@ pub struct Fleet {
     phases: PhaseBook,
     /// Phases count from here.
     epoch_ns: u64,
+    /// When the latest change takes effect. The next one comes later, or lanes that this one ends would still send what
+    /// the next one gives to others.
+    changed_ns: u64,
     next_lane: u64,
     /// Planned arrivals per second on each worker.
     planned: Vec<f64>,
@@ -99,6 +102,7 @@ impl Fleet {
             tuning,
             phases: PhaseBook::default(),
             epoch_ns: clock::now_ns(),
+            changed_ns: 0,
             next_lane: 0,
             planned: vec![0.0; count],
         })
@@ -140,7 +144,9 @@ impl Fleet {
             self.remove(name, config.shutdown.grace, &mut batch);
             difference.removed += 1;
         }
-        let at_ns = clock::now_ns() + LEAD_NS + LEAD_PER_LANE_NS * config.targets.len() as u64;
+        let lead_ns = LEAD_NS + LEAD_PER_LANE_NS * (config.targets.len() + gone.len()) as u64;
+        let at_ns = (clock::now_ns() + lead_ns).max(self.changed_ns + 1);
+        self.changed_ns = at_ns;
         for (name, target) in &config.targets {
             match self.members.get(name) {
                 None => {
@@ -378,4 +384,42 @@ pub fn worker_count(config: &Config) -> usize {
     let planned: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     ((planned / MAX_RATE_PER_WORKER).ceil() as usize).clamp(1, processors)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::config::{self, Sources};
+    use crate::net::ResolverService;
+
+    /// Target `a` at `rate`, dropped for the most part, and as many idle `others`.
+    fn config(rate: &str, others: usize) -> Config {
+        let mut text = format!(
+            "[engine]\nworkers = 2\nlate_after = \"10s\"\n[targets.a]\nurl = \"http://127.0.0.1:1/\"\nrate = \"{rate}\"\n\
+             max_in_flight = 2\n"
+        );
+        for n in 0..others {
+            let _ = writeln!(text, "[targets.n{n}]\nurl = \"http://127.0.0.1:1/\"\nrate = \"1/24h\"");
+        }
+        let sources = Sources { inline: Some(text), ..Sources::default() };
+        config::load(&sources).unwrap_or_else(|rejected| panic!("{rejected}")).config
+    }
+
+    #[tokio::test]
+    async fn a_small_change_right_after_a_large_one_doubles_no_arrival() {
+        let configs = [config("20000/s", 5000), config("40000/s", 0), config("20000/s", 0)];
+        let mut fleet = Fleet::start(&configs[0], ResolverService::new().1).expect("workers");
+        for config in &configs {
+            fleet.apply(config).await.expect("workers at work");
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(fleet.drain(Duration::from_secs(10)).await);
+        let owed = fleet.members.values().next().expect("target a").schedule.owed(clock::now_ns());
+        let scheduled = fleet.roster.read().targets[0].counts.scheduled;
+        // A machine that is busy otherwise may tell a worker of its change some milliseconds after the instant.
+        assert!((1..=owed + 200).contains(&scheduled), "{scheduled} arrivals came due of {owed}");
+        assert!(fleet.finish().await);
+    }
 }
