@@ -135,7 +135,7 @@ pub struct Target {
     /// Labels of `hammerd_target_info`.
     pub labels: BTreeMap<String, String>,
     /// What to send, and what counts as a good answer.
-    pub http: HttpRequest,
+    pub http: Arc<HttpRequest>,
 }
 
 /// An HTTP request, ready to be sent again and again.

@@ -368,7 +368,7 @@ fn tempo(target: &Target, parts: usize, part: usize) -> Tempo {
 
 /// The hammer for a target: a new protocol is a new line here.
 fn arm(target: &Target) -> Arc<dyn Arm> {
-    Arc::new(HttpForge { request: Arc::new(target.http.clone()), max_idle: target.max_in_flight })
+    Arc::new(HttpForge { request: Arc::clone(&target.http), max_idle: target.max_in_flight })
 }
 
 fn authority(target: &Target) -> String {
@@ -404,7 +404,7 @@ mod tests {
             let _ = writeln!(text, "[targets.n{n}]\nurl = \"http://127.0.0.1:1/\"\nrate = \"1/24h\"");
         }
         let sources = Sources { inline: Some(text), ..Sources::default() };
-        config::load(&sources).unwrap_or_else(|rejected| panic!("{rejected}")).config
+        config::load(&sources).unwrap_or_else(|rejected| panic!("{rejected}"))
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
@@ -165,7 +166,7 @@ impl<'a> Build<'a> {
             timeout: *own.timeout.or(&defaults.timeout).value()?,
             max_in_flight: max_in_flight?,
             labels,
-            http: HttpRequest {
+            http: Arc::new(HttpRequest {
                 method: own.method.or(&defaults.method).value()?.clone(),
                 headers: header_map(headers, &endpoint, secret_url),
                 host: endpoint.host,
@@ -176,7 +177,7 @@ impl<'a> Build<'a> {
                 max_body: max_body?,
                 secret_url,
                 secret_body,
-            },
+            }),
         })
     }
 

@@ -71,8 +71,9 @@ impl Forge for HttpForge {
 
 impl Hammer for HttpHammer {
     async fn strike(&self, trace: &Trace, deadline_ns: u64) -> Result<Answer, Fault> {
-        for attempt in 0_usize.. {
-            let idle = if attempt < MAX_RESENDS { self.road.pool.take() } else { None };
+        let mut resends = 0;
+        loop {
+            let idle = if resends < MAX_RESENDS { self.road.pool.take() } else { None };
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(connection) => connection,
@@ -83,7 +84,10 @@ impl Hammer for HttpHammer {
             match connection.send(request).await {
                 Ok(response) => return self.receive(connection, response, trace).await,
                 // It met a connection that was just closing, and no byte of it was written.
-                Err(error) if reused && error.message().is_some() => connection.close(CloseReason::Peer),
+                Err(error) if reused && error.message().is_some() => {
+                    connection.close(CloseReason::Peer);
+                    resends += 1;
+                }
                 Err(error) => {
                     let fault = fault::of_response(error.into_error(), reused && connection.is_silent());
                     connection.close(CloseReason::Failed);
@@ -91,11 +95,10 @@ impl Hammer for HttpHammer {
                 }
             }
         }
-        unreachable!("a request on a new connection is not sent again")
     }
 }
 
-/// Idle connections that may turn out to be closing before a new one is opened.
+/// Idle connections that may turn out to be closing before a new one is opened, which ends the search.
 const MAX_RESENDS: usize = 3;
 
 impl HttpHammer {
