@@ -98,13 +98,16 @@ pub(super) struct Lane {
     pub(super) retiring: Cell<bool>,
     /// The requests in flight.
     strikes: RefCell<Slab<JoinHandle<()>>>,
+    /// How many the target has in flight on this worker: shared with lanes of it that are ending, so that a target
+    /// which changes again and again stays below its ceiling.
+    pub(super) tally: Rc<Cell<usize>>,
     /// A throttle for each reason that was met, so that a new kind of failure is told at once.
     throttles: RefCell<Vec<(Reason, Throttle)>>,
 }
 
 impl Lane {
-    /// A lane in `slot`, and the course that it follows.
-    pub(super) fn new(spec: LaneSpec, slot: Slot) -> (Rc<Self>, Course) {
+    /// A lane in `slot`, and the course that it follows. `tally` is the one of all lanes of its target.
+    pub(super) fn new(spec: LaneSpec, slot: Slot, tally: Rc<Cell<usize>>) -> (Rc<Self>, Course) {
         let anvil = Anvil { ledger: Arc::clone(spec.ledger.ledger()), resolver: spec.resolver, guard: spec.guard };
         let armed = spec.arm.arm(&anvil, None);
         let lane = Self {
@@ -116,6 +119,7 @@ impl Lane {
             armed: RefCell::new(armed),
             retiring: Cell::new(false),
             strikes: RefCell::default(),
+            tally,
             throttles: RefCell::default(),
         };
         (Rc::new(lane), spec.course)
@@ -136,6 +140,7 @@ impl Lane {
     /// Sends the arrival that was due at `due_ns`.
     pub(super) fn launch(self: &Rc<Self>, station: &Rc<Station>, due_ns: u64) {
         self.ledger.start();
+        self.tally.set(self.tally.get() + 1);
         let mut strikes = self.strikes.borrow_mut();
         let entry = strikes.vacant_entry();
         let strike = Strike::new(Rc::clone(station), Rc::clone(self), entry.key(), due_ns);
@@ -158,6 +163,7 @@ impl Lane {
     /// A strike is over.
     pub(super) fn forget(&self, key: usize) {
         self.strikes.borrow_mut().try_remove(key);
+        self.tally.set(self.tally.get() - 1);
     }
 
     /// Cuts off all requests in flight.

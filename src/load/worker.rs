@@ -68,7 +68,8 @@ pub enum LaneChange {
         id: LaneId,
         /// 0 for at once.
         end: u64,
-        /// After this, requests still in flight are cut off; `None` leaves them to their own deadlines.
+        /// After this, requests still in flight are cut off: the target is gone. `None` leaves them to their own
+        /// deadlines: the target goes on in other lanes.
         grace: Option<Duration>,
     },
 }
@@ -132,6 +133,8 @@ pub(super) struct Station {
     /// By the slot that the pacer knows them by.
     lanes: RefCell<Slab<Rc<Lane>>>,
     slots: RefCell<HashMap<LaneId, Slot>>,
+    /// Requests in flight by target; see [`Lane::tally`].
+    tallies: RefCell<HashMap<Arc<str>, Rc<Cell<usize>>>>,
     in_flight: Cell<usize>,
     /// Told when nothing is in flight any more.
     drained: RefCell<Option<oneshot::Sender<()>>>,
@@ -149,6 +152,7 @@ impl Station {
             pacer: RefCell::default(),
             lanes: RefCell::default(),
             slots: RefCell::default(),
+            tallies: RefCell::default(),
             in_flight: Cell::new(0),
             drained: RefCell::new(None),
             wake,
@@ -204,7 +208,8 @@ impl Station {
             LaneChange::Add(spec) => {
                 let id = spec.id;
                 let slot = self.pacer.borrow().vacant_slot();
-                let (lane, course) = Lane::new(*spec, slot);
+                let tally = Rc::clone(self.tallies.borrow_mut().entry(Arc::clone(&spec.target)).or_default());
+                let (lane, course) = Lane::new(*spec, slot, tally);
                 self.pacer.borrow_mut().add(course);
                 let at = self.lanes.borrow_mut().insert(lane);
                 debug_assert_eq!(at, slot, "both tables are filled and emptied together");
@@ -224,6 +229,9 @@ impl Station {
                 let Some(lane) = self.lane(id) else { return };
                 self.slots.borrow_mut().remove(&id);
                 lane.retiring.set(true);
+                if grace.is_some() {
+                    self.close_tally(&lane);
+                }
                 self.pacer.borrow_mut().end_at(lane.slot, end);
                 if !self.bury_if_over(&lane)
                     && let Some(grace) = grace
@@ -273,7 +281,7 @@ impl Station {
 
     /// Launches an arrival if the ceilings allow one more request in flight.
     fn admit(self: &Rc<Self>, lane: &Rc<Lane>, due_ns: u64) {
-        if lane.in_flight() >= lane.tempo.get().max_in_flight {
+        if lane.tally.get() >= lane.tempo.get().max_in_flight {
             lane.ledger.drop_arrivals(DropReason::InFlight, 1);
         } else if self.total_in_flight() >= self.tuning.get().max_total_in_flight {
             lane.ledger.drop_arrivals(DropReason::GlobalLimit, 1);
@@ -316,8 +324,20 @@ impl Station {
         if over && !buried {
             self.pacer.borrow_mut().remove(lane.slot);
             self.lanes.borrow_mut().remove(lane.slot);
+            // The table's and this lane's: no other lane of the target is left.
+            if Rc::strong_count(&lane.tally) == 2 {
+                self.close_tally(lane);
+            }
         }
         over || buried
+    }
+
+    /// A lane that comes from now on under the name of this one's target is another target's.
+    fn close_tally(&self, lane: &Lane) {
+        let mut tallies = self.tallies.borrow_mut();
+        if tallies.get(&lane.target).is_some_and(|tally| Rc::ptr_eq(tally, &lane.tally)) {
+            tallies.remove(&lane.target);
+        }
     }
 
     fn tell_if_drained(&self) {

@@ -88,15 +88,20 @@ impl ResolverService {
             let _ = query.answer.send(Err(fault));
             return;
         };
-        let waiting = self.waiting.entry(Arc::clone(&query.host)).or_default();
-        waiting.push(query.answer);
-        if waiting.len() == 1 {
-            let (hickory, host) = (hickory.clone(), query.host);
-            self.lookups.spawn(async move {
-                let result = hickory.lookup_ip(&*host).await;
-                (host, result.map(|addresses| in_order(addresses.iter())))
-            });
+        if let Some(waiting) = self.waiting.get_mut(&query.host) {
+            // Requests give up sooner than hickory does: those that have make room for the next.
+            if waiting.len() == waiting.capacity() {
+                waiting.retain(|asker| !asker.is_closed());
+            }
+            waiting.push(query.answer);
+            return;
         }
+        self.waiting.insert(Arc::clone(&query.host), vec![query.answer]);
+        let (hickory, host) = (hickory.clone(), query.host);
+        self.lookups.spawn(async move {
+            let result = hickory.lookup_ip(&*host).await;
+            (host, result.map(|addresses| in_order(addresses.iter())))
+        });
     }
 
     fn answer(&mut self, host: &str, result: &Result<Vec<IpAddr>, NetError>) {
@@ -127,5 +132,27 @@ fn reason_of(error: &NetError) -> Reason {
         error if error.is_nx_domain() => Reason::DnsNotFound,
         NetError::Timeout => Reason::DnsTimeout,
         _ => Reason::DnsFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::config::ResolverConfig;
+    use hickory_resolver::net::runtime::TokioRuntimeProvider;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_gave_up_are_not_kept_while_a_name_server_is_silent() {
+        let builder = TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default());
+        let hickory = builder.build().expect("a resolver");
+        let (mut service, _resolver) = ResolverService::new();
+        let host: Arc<str> = "shop.test".into();
+        for _ in 0..10_000 {
+            let (answer, _) = oneshot::channel();
+            service.begin(Query { host: Arc::clone(&host), answer }, Some(&hickory));
+        }
+        assert!(service.waiting[&host].len() < 100, "{} askers are kept", service.waiting[&host].len());
+        assert_eq!(service.lookups.len(), 1, "one query for all");
     }
 }

@@ -184,3 +184,19 @@ fn headers_that_belong_to_the_user_are_allowed() {
     assert_eq!((request.header("user-agent"), request.header("x-team")), (Some("mine/1"), Some("pay")));
     daemon.scrape_after("a", 3.0);
 }
+
+/// RFC 9110, 8.6: servers may insist on a length where a body is usual.
+#[test]
+fn a_method_that_usually_has_a_body_says_when_it_has_none() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config: String = ["GET", "DELETE", "POST", "PUT"]
+        .map(|method| target(&method.to_lowercase(), &origin.url("/"), "20/s", &format!("method = \"{method}\"")))
+        .concat();
+    let daemon = Daemon::start(&config);
+    for (method, length) in [("GET", None), ("DELETE", None), ("POST", Some("0")), ("PUT", Some("0"))] {
+        daemon.scrape_after(&method.to_lowercase(), 3.0);
+        let requests = origin.requests();
+        let of_method: Vec<_> = requests.iter().filter(|request| request.method == method).collect();
+        assert!(of_method.iter().all(|request| request.header("content-length") == length), "{of_method:?}");
+    }
+}

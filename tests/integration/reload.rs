@@ -159,6 +159,24 @@ fn a_change_of_process_cancels_nothing() {
     assert_eq!(scrape.value("hammerd_requests_canceled_total", &[("target", "a")]), 0.0, "{}", scrape.summary());
 }
 
+/// Promise 9: however often a target changes, its requests stay below its ceiling.
+#[test]
+fn a_target_that_changes_again_and_again_stays_below_its_ceiling() {
+    let origin = Origin::start(|_| Reply::silence());
+    let process = ["process = \"even\"", "process = \"burst\"\nburst = 2"];
+    let config = |n: usize| target("a", &origin.url("/"), "100/s", &format!("max_in_flight = 5\n{}", process[n % 2]));
+    let daemon = Daemon::start(&config(0));
+    let dropped = |scrape: &Scrape| scrape.sum("hammerd_requests_dropped_total", &[("reason", "in_flight")]);
+    for n in 1..5 {
+        let before = dropped(&daemon.scrape());
+        let scrape = daemon.scrape_when("arrivals above the ceiling", |scrape| dropped(scrape) >= before + 5.0);
+        let in_flight = scrape.value("hammerd_in_flight_requests", &[("target", "a")]);
+        assert_eq!(in_flight, 5.0, "after {} changes", n - 1);
+        assert!(daemon.reload_with(&config(n)));
+    }
+    assert_eq!(origin.requests().len(), 5);
+}
+
 /// Row 45: body file, header file and environment are read again.
 #[test]
 fn a_rotated_file_is_used_after_the_next_reload() {

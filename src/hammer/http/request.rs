@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::HeaderMap;
+use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Uri};
 
 use crate::config::HttpRequest;
@@ -22,12 +22,12 @@ pub(super) struct Template {
 
 impl Template {
     pub(super) fn new(spec: &HttpRequest) -> Self {
-        Self {
-            method: spec.method.clone(),
-            uri: Uri::from(spec.path.clone()),
-            headers: spec.headers.clone(),
-            body: spec.body.clone(),
+        let mut headers = spec.headers.clone();
+        if spec.body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&spec.method) {
+            // RFC 9110, 8.6; hyper leaves it out, and some servers then answer 411.
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
+        Self { method: spec.method.clone(), uri: Uri::from(spec.path.clone()), headers, body: spec.body.clone() }
     }
 
     /// The request. `spare` is an old response's header map: hyper turns a request's map into its response's, so passing
