@@ -206,12 +206,12 @@ fn many_scrapes_and_scrapers_that_leave_retain_nothing() {
     for _ in 0..50 {
         daemon.scrape();
     }
-    let (descriptors, memory) = (daemon.open_descriptors(), daemon.resident_bytes());
+    let (descriptors, memory) = (daemon.own_descriptors(), daemon.resident_bytes());
     (0..300).for_each(|_| leave());
     for _ in 0..300 {
         assert_eq!(daemon.get("/metrics").status, 200);
     }
-    wait_until("release of the descriptors", PATIENCE, || daemon.open_descriptors() <= descriptors + 1);
+    wait_until("release of the descriptors", PATIENCE, || daemon.own_descriptors() <= descriptors + 1.0);
     let grown = daemon.resident_bytes().saturating_sub(memory);
     assert!(grown < 8 << 20, "{grown} bytes grown over 600 scrapes");
 }

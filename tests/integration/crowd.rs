@@ -50,7 +50,7 @@ fn ten_thousand_scrapes_beside_slow_clients_retain_nothing() {
         }
     };
     (0..50).for_each(|_| round(&mut scrapers));
-    let (descriptors, memory) = (daemon.open_descriptors(), daemon.resident_bytes());
+    let (descriptors, memory) = (daemon.own_descriptors(), daemon.resident_bytes());
 
     let mut slow = Slowloris::start(&daemon, SLOW);
     for number in 0..ROUNDS {
@@ -62,7 +62,7 @@ fn ten_thousand_scrapes_beside_slow_clients_retain_nothing() {
         }
     }
     wait_until("end of the slow ones", PATIENCE, || slow.all_cut());
-    wait_until("release of the descriptors", PATIENCE, || daemon.open_descriptors() <= descriptors + 1);
+    wait_until("release of the descriptors", PATIENCE, || daemon.own_descriptors() <= descriptors + 1.0);
     let grown = daemon.resident_bytes().saturating_sub(memory);
     assert!(grown < 4 << 20, "{grown} bytes grown over ten thousand scrapes");
     let before = daemon.scrape().value("hammerd_requests_total", &[("target", "a")]);

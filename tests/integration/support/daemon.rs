@@ -309,6 +309,12 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors of a running daemon").count()
     }
 
+    /// Descriptors that it holds open beside its connections to targets: those come and go with what the targets take.
+    pub(crate) fn own_descriptors(&self) -> f64 {
+        let connections = self.scrape().sum("hammerd_connections_open", &[]);
+        self.open_descriptors() as f64 - connections
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let pid = self.pid.as_raw_nonzero();
