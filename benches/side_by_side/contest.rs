@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hammerd::clock::now_ns;
 use tempfile::TempDir;
@@ -56,7 +56,7 @@ struct Moment {
 
 impl Moment {
     fn of(client: &Client) -> Result<Self> {
-        Ok(Self { at_ns: now_ns(), cpu: client.cpu()? })
+        Ok(Self { at_ns: now_ns(), cpu: client.cpu(|_| true)? })
     }
 }
 
@@ -184,7 +184,7 @@ impl Arena {
         let before = Moment::of(&client)?;
         let window = Duration::from_secs(seconds);
         match scraped {
-            Some(interval) => scrape_for(&daemon, window, interval, sample)?,
+            Some(interval) => scrape_for(&daemon, &client, window, interval, sample)?,
             None => std::thread::sleep(window),
         }
         let after = Moment::of(&client)?;
@@ -243,19 +243,28 @@ impl Arena {
     }
 }
 
-fn scrape_for(daemon: &Daemon, window: Duration, interval: Duration, sample: &mut Sample) -> Result<()> {
-    let end = std::time::Instant::now() + window;
-    let (mut took, mut lines) = (Duration::ZERO, 0);
-    while std::time::Instant::now() < end {
-        let start = std::time::Instant::now();
+/// Scrapes at an interval. The cost of a line is CPU time of the threads that are no workers: the time that a scrape
+/// takes on a core that it shares with a worker says little.
+fn scrape_for(
+    daemon: &Daemon,
+    client: &Client,
+    window: Duration,
+    interval: Duration,
+    sample: &mut Sample,
+) -> Result<()> {
+    let end = Instant::now() + window;
+    let control_cpu = || client.cpu(|thread| !thread.starts_with("worker"));
+    let (before, mut lines, mut longest) = (control_cpu()?, 0, Duration::ZERO);
+    while Instant::now() < end {
+        let start = Instant::now();
         let text = daemon.scrape()?;
-        took += start.elapsed();
-        let scraped = text.lines().filter(|line| !line.starts_with('#')).count();
-        lines += scraped;
-        sample.put(Metric::ScrapeLines, scraped as f64);
+        longest = longest.max(start.elapsed());
+        lines += text.lines().filter(|line| !line.starts_with('#')).count();
         std::thread::sleep(interval.saturating_sub(start.elapsed()));
     }
-    sample.put(Metric::ScrapePerLine, took.as_secs_f64() * 1e9 / lines.max(1) as f64);
+    let cpu = control_cpu()?.saturating_sub(before);
+    sample.put(Metric::ScrapePerLine, cpu.as_secs_f64() * 1e9 / lines.max(1) as f64);
+    sample.put(Metric::ScrapeTime, longest.as_secs_f64() * 1e3);
     Ok(())
 }
 

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::process::Result;
 
 /// The release binary that cargo built for this bench.
-const BINARY: &str = env!("CARGO_BIN_EXE_hammerd");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_hammerd");
 /// Longer than any scrape takes.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,12 +38,9 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Writes the configuration into `dir`.
+    /// With its configuration in `dir`; it ends after `life`.
     pub(crate) fn new(plan: &Plan<'_>, dir: &Path, life: Duration) -> Result<Self> {
-        // Free now; taken again by hammerd a moment later.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let file = dir.join("hammerd.toml");
-        fs::write(&file, plan.toml(port))?;
+        let (file, port) = plan.write(dir)?;
         let mut command = Command::new(BINARY);
         command.args(["run", "--output", "json", "--log-level", "warn", "--config"]).arg(file);
         command.arg("--duration").arg(format!("{}ms", life.as_millis()));
@@ -65,6 +62,15 @@ impl Daemon {
 }
 
 impl Plan<'_> {
+    /// Writes the configuration into `dir`, and says where it is and on which port metrics will be.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(PathBuf, u16)> {
+        // Free now; taken again by hammerd a moment later.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let file = dir.join("hammerd.toml");
+        fs::write(&file, self.toml(port))?;
+        Ok((file, port))
+    }
+
     fn toml(&self, port: u16) -> String {
         let total = self.rate_per_second * self.targets as u64;
         let mut text = format!(

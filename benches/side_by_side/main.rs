@@ -9,6 +9,7 @@ mod claims;
 mod contest;
 mod daemon;
 mod floor;
+mod guard;
 mod peers;
 mod plots;
 mod process;
@@ -32,9 +33,12 @@ use crate::schedule::Session;
 #[command(name = "side_by_side", args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(flatten)]
-    bench: BenchArgs,
+    args: BenchArgs,
     #[command(subcommand)]
     part: Option<Part>,
+    /// Said by `cargo bench`; without it, and without other arguments, nothing is run
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
 }
 
 /// The parts that run as processes of their own.
@@ -44,13 +48,12 @@ enum Part {
     Witness(witness::Args),
     /// Send evenly spaced requests with nothing but system calls
     Floor(floor::Args),
+    /// Count the instructions of a request and compare them with the record
+    Guard(guard::Args),
 }
 
 #[derive(clap::Args)]
 struct BenchArgs {
-    /// Said by cargo; without it, and without other arguments, nothing is run
-    #[arg(long, hide = true)]
-    bench: bool,
     /// Rounds, in each of which every client runs once
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -114,12 +117,13 @@ fn main() -> Result<()> {
     match cli.part {
         Some(Part::Witness(args)) => Ok(witness::run(&args)?),
         Some(Part::Floor(args)) => Ok(floor::run(&args)?),
-        None => bench(&cli.bench, &arguments),
+        Some(Part::Guard(args)) => guard::run(&args, cores(None, None)?),
+        None => bench(&cli.args, &arguments),
     }
 }
 
 fn bench(args: &BenchArgs, arguments: &[String]) -> Result<()> {
-    let mut session = Session::new(args, cores(args)?)?;
+    let mut session = Session::new(args, cores(args.server_core, args.client_core)?)?;
     let outcome = session.run();
     // What was measured before something failed is worth showing.
     let findings = claims::findings(&session.samples);
@@ -135,10 +139,10 @@ fn bench(args: &BenchArgs, arguments: &[String]) -> Result<()> {
 }
 
 /// Two different cores. With one only, client and witness would measure each other's scheduling.
-fn cores(args: &BenchArgs) -> Result<Cores> {
+fn cores(server: Option<usize>, client: Option<usize>) -> Result<Cores> {
     let allowed = sys::allowed_cores()?;
     let [first, second, ..] = allowed[..] else { return Err("at least two cores are needed".into()) };
-    let cores = Cores { server: args.server_core.unwrap_or(first), client: args.client_core.unwrap_or(second) };
+    let cores = Cores { server: server.unwrap_or(first), client: client.unwrap_or(second) };
     if cores.server == cores.client {
         return Err("witness and clients need different cores".into());
     }

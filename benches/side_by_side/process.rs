@@ -79,12 +79,15 @@ impl Client {
         Ok(Self { child, name, output, ends_at: Instant::now() + life, before })
     }
 
-    /// CPU time so far of all its threads, to the nanosecond.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
+    /// CPU time so far, to the nanosecond, of all its threads whose names `counts`.
+    pub(crate) fn cpu(&self, counts: impl Fn(&str) -> bool) -> Result<Duration> {
         let mut total_ns = 0;
         for thread in fs::read_dir(format!("/proc/{}/task", self.child.0.id()))? {
-            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-            total_ns += text.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+            let thread = thread?.path();
+            if counts(fs::read_to_string(thread.join("comm"))?.trim_end()) {
+                let text = fs::read_to_string(thread.join("schedstat"))?;
+                total_ns += text.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
+            }
         }
         Ok(Duration::from_nanos(total_ns))
     }

@@ -23,7 +23,7 @@ pub(crate) enum Metric {
     InFlight,
     Dropped,
     ScrapePerLine,
-    ScrapeLines,
+    ScrapeTime,
     Neighbours,
 }
 
@@ -46,8 +46,8 @@ impl Metric {
             Self::PerConnection => "kib_per_connection",
             Self::InFlight => "most_in_flight",
             Self::Dropped => "dropped",
-            Self::ScrapePerLine => "scrape_ns_per_line",
-            Self::ScrapeLines => "scrape_lines",
+            Self::ScrapePerLine => "scrape_cpu_ns_per_line",
+            Self::ScrapeTime => "longest_scrape_ms",
             Self::Neighbours => "others_percent_of_core",
         }
     }
