@@ -1,0 +1,108 @@
+//! hammerd as a client under measurement: its configuration, and what it says of itself.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::Result;
+
+/// The release binary that cargo built for this bench.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_hammerd");
+/// Longer than any scrape takes.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What hammerd is told to do. Everything that is not here has its default.
+pub(crate) struct Plan<'a> {
+    /// How long an arrival may wait to share a wake-up.
+    pub(crate) coalesce: &'a str,
+    /// How many targets, all alike.
+    pub(crate) targets: usize,
+    /// The rate of each.
+    pub(crate) rate_per_second: u64,
+    /// Bound of each target's requests in flight, and so of its connections.
+    pub(crate) max_in_flight: usize,
+    /// Where they strike.
+    pub(crate) url: &'a str,
+}
+
+/// A hammerd that can be started.
+pub(crate) struct Daemon {
+    /// Starts it.
+    pub(crate) command: Command,
+    /// Where its metrics are.
+    port: u16,
+}
+
+impl Daemon {
+    /// With its configuration in `dir`; it ends after `life`.
+    pub(crate) fn new(plan: &Plan<'_>, dir: &Path, life: Duration) -> Result<Self> {
+        let (file, port) = plan.write(dir)?;
+        let mut command = Command::new(BINARY);
+        command.args(["run", "--output", "json", "--log-level", "warn", "--config"]).arg(file);
+        command.arg("--duration").arg(format!("{}ms", life.as_millis()));
+        Ok(Self { command, port })
+    }
+
+    /// Its metrics as text.
+    pub(crate) fn scrape(&self) -> Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(SCRAPE_TIMEOUT))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        if !answer.starts_with("HTTP/1.1 200 ") {
+            return Err(format!("/metrics answered {:?}", answer.lines().next().unwrap_or_default()).into());
+        }
+        Ok(answer)
+    }
+}
+
+impl Plan<'_> {
+    /// Writes the configuration into `dir`, and says where it is and on which port metrics will be.
+    pub(crate) fn write(&self, dir: &Path) -> Result<(PathBuf, u16)> {
+        // Free now; taken again by hammerd a moment later.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let file = dir.join("hammerd.toml");
+        fs::write(&file, self.toml(port))?;
+        Ok((file, port))
+    }
+
+    fn toml(&self, port: u16) -> String {
+        let total = self.rate_per_second * self.targets as u64;
+        let mut text = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\n[shutdown]\nlinger = \"0s\"\n\
+             [engine]\nworkers = 1\ncoalesce = \"{}\"\n\
+             [limits]\nmax_total_rate = \"{total}/s\"\nmax_total_in_flight = {}\n\
+             [defaults]\nurl = \"{}\"\nrate = \"{}/s\"\nmax_in_flight = {}\n",
+            self.coalesce,
+            (self.max_in_flight * self.targets).clamp(10_000, 1_000_000),
+            self.url,
+            self.rate_per_second,
+            self.max_in_flight,
+        );
+        for index in 0..self.targets {
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "[targets.t{index:05}]");
+        }
+        text
+    }
+}
+
+/// The sum over all series of a metric, whose name is followed by labels or a space.
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        if rest.starts_with(['{', ' ']) { rest.rsplit(' ').next()?.parse::<f64>().ok() } else { None }
+    };
+    metrics.lines().filter_map(value).sum()
+}
+
+/// Requests sent within a millisecond of being due, and all that were sent.
+pub(crate) fn punctual(metrics: &str) -> (f64, f64) {
+    let name = "hammerd_schedule_lag_seconds";
+    (sum(metrics, &format!("{name}_bucket{{le=\"0.001\"}}")), sum(metrics, &format!("{name}_count")))
+}
