@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::net::NetError;
@@ -17,6 +18,8 @@ use tracing::warn;
 use super::Fault;
 use crate::outcome::Reason;
 
+/// How long "no such name" is believed: a zone may say a day, but a target should be back as soon as its name is.
+const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// Questions that may wait for the service.
 const MAX_WAITING_QUERIES: usize = 1024;
 
@@ -64,7 +67,10 @@ impl ResolverService {
 
     /// Answers until every [`Resolver`] is gone.
     pub async fn run(mut self) {
-        let hickory = TokioResolver::builder_tokio().and_then(hickory_resolver::ResolverBuilder::build);
+        let hickory = TokioResolver::builder_tokio().and_then(|mut builder| {
+            builder.options_mut().negative_max_ttl = Some(MAX_NEGATIVE_TTL);
+            builder.build()
+        });
         let hickory = hickory.inspect_err(|error| warn!(%error, "name lookups don't work: no usable resolver config"));
         loop {
             tokio::select! {
