@@ -7,12 +7,13 @@ use crate::support::prometheus::{Prometheus, promtool_complaints};
 use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, client, target, wait_until};
 
 /// Every family, its type, and the labels of the series that a target has from the start.
-const CATALOGUE: [(&str, &str, &[&str]); 30] = [
+const CATALOGUE: [(&str, &str, &[&str]); 31] = [
     ("hammerd_requests_scheduled_total", "counter", &["target"]),
     ("hammerd_requests_dropped_total", "counter", &["target", "reason"]),
     ("hammerd_requests_started_total", "counter", &["target"]),
     ("hammerd_requests_total", "counter", &["target"]),
     ("hammerd_requests_canceled_total", "counter", &["target"]),
+    ("hammerd_responses_total", "counter", &["target", "code"]),
     ("hammerd_request_failures_total", "counter", &["target", "reason"]),
     ("hammerd_request_latency_seconds", "histogram", &["target", "outcome"]),
     ("hammerd_request_duration_seconds", "histogram", &["target", "outcome"]),

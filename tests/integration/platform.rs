@@ -10,11 +10,17 @@ use crate::overload::assert_rate_holds;
 use crate::support::cgroup::CpuGroup;
 use crate::support::{Daemon, Origin, Reply, Scrape, is_root, skip, target};
 
-/// Checks that traffic and its times are what they should be.
+/// Checks that traffic and its times are what they should be, and that no timer that lies in the past makes it spin.
 #[track_caller]
 fn assert_healthy(daemon: &Daemon) {
+    /// Processor time for some hundred requests and a few scrapes: several times what it takes.
+    const MOST_CPU_S: f64 = 0.4;
+    let cpu = |scrape: &Scrape| scrape.value("process_cpu_seconds_total", &[]);
+    let before = cpu(&daemon.scrape());
     assert_rate_holds(daemon, "a", 100.0, Duration::from_secs(1));
     let scrape = daemon.scrape();
+    let used = cpu(&scrape) - before;
+    assert!(used < MOST_CPU_S, "{used} s of processor time in a second");
     assert_eq!(failures(&scrape, "a").len(), 0, "{}", scrape.summary());
     assert!(responses(&scrape, "a", "200") >= 50.0, "{}", scrape.summary());
     for name in ["hammerd_request_latency_seconds", "hammerd_schedule_lag_seconds"] {
