@@ -219,7 +219,7 @@ fn start(args: &LogArgs, config: Config, complete: impl FnOnce(Options) -> Optio
     };
     let log = match logs::init(format, &args.log_level) {
         Ok(log) => log,
-        Err(error @ logs::InitError::Filter { .. }) => {
+        Err(error @ (logs::InitError::Filter { .. } | logs::InitError::Level(_))) => {
             complain(&format!("--log-level: {error}"));
             return exit::USAGE;
         }

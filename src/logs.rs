@@ -45,6 +45,8 @@ pub enum InitError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The filter is one word and no level.
+    Level(String),
     /// Standard error can't be duplicated, or its thread can't be started.
     Outlet(io::Error),
     /// Logging was started before in this process.
@@ -55,6 +57,10 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Filter { filter, source } => write!(f, "log level {filter:?}: {source}"),
+            Self::Level(given) => write!(
+                f,
+                "{given:?} is not one of error, warn, info, debug, trace and off; a module needs a level, as in hyper=debug"
+            ),
             Self::Outlet(source) => write!(f, "cannot start the log writer: {source}"),
             Self::Twice => f.write_str("logging is already set up"),
         }
@@ -66,7 +72,7 @@ impl std::error::Error for InitError {
         match self {
             Self::Filter { source, .. } => Some(source),
             Self::Outlet(source) => Some(source),
-            Self::Twice => None,
+            Self::Level(_) | Self::Twice => None,
         }
     }
 }
@@ -92,6 +98,8 @@ fn parse(filter: &str) -> Result<EnvFilter, InitError> {
         // An empty text parses as a level, "error"; nobody means that by it.
         _ if given.is_empty() => format!("warn,hammerd={DEFAULT_FILTER}"),
         Ok(level) => format!("{},hammerd={level}", level.min(LevelFilter::WARN)),
+        // The filter would take it for a module, at every level.
+        Err(_) if !given.contains('=') => return Err(InitError::Level(given.to_owned())),
         Err(_) => format!("warn,hammerd={DEFAULT_FILTER},{given}"),
     };
     EnvFilter::try_new(directives).map_err(|source| InitError::Filter { filter: given.to_owned(), source })
@@ -167,6 +175,8 @@ mod tests {
 
     #[test]
     fn a_bad_filter_is_named() {
+        let error = parse("inof").unwrap_err().to_string();
+        assert!(error.starts_with("\"inof\" is not one of error, warn"), "{error}");
         let error = parse("hammerd=loud").unwrap_err();
         assert!(error.to_string().starts_with("log level \"hammerd=loud\": "), "{error}");
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::{FLUSH_PATIENCE, LogArgs, LogFormat, OutputFormat, fail, reject, start};
+use super::{FLUSH_PATIENCE, LogArgs, LogFormat, OutputFormat, fail, start};
 use crate::config::{self, Sources};
 use crate::daemon::Options;
 use crate::logs::{DEFAULT_FILTER, Outlet};
@@ -80,7 +80,11 @@ pub(super) fn hit(args: HitArgs) -> u8 {
     let sources = Sources { overrides, ..Sources::default() };
     let config = match config::load(&sources) {
         Ok(config) => config,
-        Err(rejected) => return reject(&rejected),
+        // All of it was typed: what is wrong with it is wrong usage.
+        Err(rejected) => {
+            super::complain(&rejected.to_string());
+            return super::exit::USAGE;
+        }
     };
     let shape = Shape::new(config.metrics.native_schema, &config.metrics.buckets);
     let logs = LogArgs { log_format: LogFormat::Text, log_level: quiet() };

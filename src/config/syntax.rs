@@ -25,7 +25,8 @@ pub(super) enum Syntax {
 impl Syntax {
     /// By extension; TOML when it says nothing else.
     pub(super) fn of(path: &Path) -> Self {
-        match path.extension().and_then(|extension| extension.to_str()) {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        match extension.as_deref() {
             Some("yaml" | "yml") => Self::Yaml,
             Some("json") => Self::Json,
             _ => Self::Toml,

@@ -20,6 +20,16 @@ fn wrong_usage_is_2_and_says_so_on_stderr() {
         assert_eq!(end.code, Some(2), "{args:?}: {end:?}");
         assert!(end.stdout.is_empty() && end.stderr.contains("--help"), "{args:?}: {end:?}");
     }
+    for (args, named) in [
+        (&["hit", "ftp://x/"][..], "ftp"),
+        (&["hit", "http://127.0.0.1:1/", "--rate", "0"], "--rate"),
+        (&["hit", "http://127.0.0.1:1/", "--header", "nonsense"], "--header"),
+        (&["demo", "--log-level", "inof"], "--log-level"),
+    ] {
+        let end = run(args, &[], "");
+        assert_eq!(end.code, Some(2), "{args:?}: {end:?}");
+        assert!(end.stderr.contains(named), "{args:?}: {end:?}");
+    }
     let version = run(&["--version"], &[], "");
     assert_eq!((version.code, version.stdout.as_str()), (Some(0), concat!("hammerd ", env!("CARGO_PKG_VERSION"))));
 }
