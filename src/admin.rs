@@ -32,11 +32,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use room::Room;
+
+use crate::export::Exports;
 
 /// How many connections may wait to be accepted; the kernel caps it by its own limit.
 const ACCEPT_QUEUE: i32 = 1_024;
@@ -57,8 +58,8 @@ pub struct ReloadRequest {
 /// What the endpoints show. The closures are asked at every request, on the admin thread: they must not block.
 #[derive(Clone)]
 pub struct Face {
-    /// What `/metrics` renders.
-    pub registry: Registry,
+    /// What `/metrics` shows.
+    pub exports: Exports,
     /// Whether `/-/healthy` answers 200.
     pub healthy: Probe,
     /// Whether `/-/ready` answers 200.

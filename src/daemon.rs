@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::admin::{Admin, Bound, Face, ReloadRequest};
 use crate::clock;
 use crate::config::{self, Config, Sources};
-use crate::export::{self, Vitals};
+use crate::export::{Exports, Vitals};
 use crate::fleet::{Fleet, WorkerLost};
 use crate::logs::Outlet;
 use crate::net::ResolverService;
@@ -157,8 +157,7 @@ impl Daemon {
         tokio::spawn(resolver_service.run());
         let fleet = Fleet::start(&config, resolver).map_err(DaemonError::Start)?;
         let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
-        let registry =
-            export::registry(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
+        let exports = Exports::new(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
         let (ask_reload, reloads) = mpsc::channel(MAX_WAITING_RELOADS);
         let lifecycle = config.server.lifecycle.then_some(ask_reload);
         let shared = Arc::new(Shared {
@@ -166,7 +165,7 @@ impl Daemon {
             last_round_ns: AtomicU64::new(clock::now_ns()),
             running: Mutex::new(Arc::new(config)),
         });
-        let face = face(&shared, registry, lifecycle);
+        let face = face(&shared, exports, lifecycle);
         let admin = bound.map(|bound| bound.serve(face)).transpose().map_err(DaemonError::Start)?;
         if let Some(admin) = &admin {
             info!(address = %admin.local_addr(), "listening");
@@ -356,11 +355,11 @@ async fn at(end: Option<Instant>) {
     }
 }
 
-fn face(shared: &Arc<Shared>, registry: prometheus::Registry, lifecycle: Option<mpsc::Sender<ReloadRequest>>) -> Face {
+fn face(shared: &Arc<Shared>, exports: Exports, lifecycle: Option<mpsc::Sender<ReloadRequest>>) -> Face {
     let (healthy, ready, running, targets) =
         (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     Face {
-        registry,
+        exports,
         healthy: Arc::new(move || {
             clock::now_ns().saturating_sub(healthy.last_round_ns.load(Ordering::Relaxed)) < MAX_SILENCE_NS
         }),

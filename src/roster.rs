@@ -105,9 +105,11 @@ impl Entry {
     }
 
     fn counts(&self) -> Snapshot {
-        let mut counts = self.settled.clone();
-        for ledger in &self.ledgers {
-            counts.merge(&ledger.snapshot());
+        let mut copies = self.ledgers.iter().map(|ledger| ledger.snapshot());
+        let mut counts = copies.next().unwrap_or_default();
+        copies.for_each(|copy| counts.merge(&copy));
+        if self.settled.scheduled > 0 {
+            counts.merge(&self.settled);
         }
         counts
     }
@@ -166,6 +168,16 @@ impl Roster {
             entries.retired.add(&entry.settled);
             entries.retiring.extend(entry.ledgers);
         }
+    }
+
+    /// How many targets there are.
+    pub fn len(&self) -> usize {
+        self.entries().targets.len()
+    }
+
+    /// Whether there is no target.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// All targets, and what became of those that were removed, at one moment.

@@ -10,7 +10,6 @@ use http::header::{CONNECTION, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
-use prometheus::Registry;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -18,7 +17,7 @@ use super::answer::{self, Outgoing, Reply};
 use super::room::Room;
 use super::wire::Slot;
 use super::{ReloadRequest, Scraped, encoding, page};
-use crate::export::text;
+use crate::export::Exports;
 
 /// The text format of Prometheus. The crate's constant lacks the character set.
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -79,7 +78,7 @@ fn index(room: &Room) -> Reply {
 fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Reply {
     room.make_space();
     let began = Scraped::now();
-    let text = match render(&room.face.registry) {
+    let text = match render(&room.face.exports) {
         Ok(text) => text,
         Err(why) => {
             room.complaints.say(|held_back| tracing::error!(error = why, held_back, "cannot render the metrics"));
@@ -97,8 +96,8 @@ fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Re
     reply
 }
 
-fn render(registry: &Registry) -> Result<String, String> {
-    match unpanicked(|| text::encode(&registry.gather())) {
+fn render(exports: &Exports) -> Result<String, String> {
+    match unpanicked(|| exports.text()) {
         Ok(encoded) => encoded.map_err(|error| error.to_string()),
         Err(Panicked) => Err("a collector panicked".to_owned()),
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, Opts, TextEncoder};
+use prometheus::{IntGauge, Opts, Registry, TextEncoder};
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn face_with_help(help: &str) -> Face {
     gauge.set(42);
     registry.register(Box::new(gauge)).unwrap();
     Face {
-        registry,
+        exports: Exports::of_registry(registry),
         healthy: Arc::new(|| true),
         ready: Arc::new(|| true),
         config: Arc::new(|| "token = \"<secret>\"\n".to_owned()),
@@ -273,7 +273,7 @@ impl Faulty {
     fn face(collect: fn() -> Vec<MetricFamily>) -> Face {
         let desc = Desc::new("faulty".into(), "Help.".into(), Vec::new(), std::collections::HashMap::new());
         let face = face();
-        face.registry.register(Box::new(Self(vec![desc.unwrap()], collect))).unwrap();
+        face.exports.registry().register(Box::new(Self(vec![desc.unwrap()], collect))).unwrap();
         face
     }
 }
@@ -321,7 +321,7 @@ fn requests_sent_at_once_are_answered_in_order() {
     let request = |path| format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
     client.say(&(request("/metrics") + &request("/-/ready") + &request("/metrics"))).unwrap();
     let bodies = [(); 3].map(|()| client.hear().unwrap().body.len());
-    let metrics = TextEncoder::new().encode_to_string(&face().registry.gather()).unwrap().len();
+    let metrics = TextEncoder::new().encode_to_string(&face().exports.gather()).unwrap().len();
     assert_eq!(bodies, [metrics, "ready\n".len(), metrics]);
 }
 

@@ -6,7 +6,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::catalogue::{self as c, Metric};
-use super::families::{Family, describe, label};
+use super::families::{Families, describe};
+use super::sink::Sink;
 use crate::outcome::{DropReason, Reason, Stage, Verdict};
 use crate::roster::{Roster, RosterView, TargetView};
 use crate::stats::{CloseReason, HistogramSnapshot, Shape, Snapshot};
@@ -57,21 +58,40 @@ impl Collector for FleetCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        self.write(&mut families);
+        families.build()
+    }
+}
+
+impl FleetCollector {
+    /// About how long the text of a scrape is, so that it need not be moved while it grows.
+    pub(super) fn text_size_hint(&self) -> usize {
+        /// Lines of one target, without histogram buckets.
+        const LINES: usize = 70;
+        /// Histogram series of one target.
+        const HISTOGRAMS: usize = 8;
+        const BYTES_PER_LINE: usize = 90;
+        self.roster.len() * (LINES + HISTOGRAMS * self.roster.shape().bounds().len()) * BYTES_PER_LINE
+    }
+
+    /// Everything there is to say now, as one consistent cut for each target.
+    pub(super) fn write(&self, sink: &mut impl Sink) {
         let shape = self.roster.shape();
         let RosterView { targets, retired } = self.roster.read();
-        let mut families = ledger_families(&targets);
-        families.extend(histogram_families(&targets, shape));
-        families.extend(gauge_families(&targets));
-        families.extend(wire_families(&targets));
+        write_ledger(sink, &targets);
+        write_histograms(sink, &targets, shape);
+        write_gauges(sink, &targets);
+        write_wire(sink, &targets);
 
         let mut lag = HistogramSnapshot::default();
         for worker in self.roster.workers() {
             lag.merge(&worker.lag());
         }
-        let mut lags = Family::new(c::LAG);
-        lags.histogram(&[], shape, &lag);
+        sink.family(c::LAG);
+        sink.histogram(&[], shape, &lag);
 
-        let mut stages = Family::new(c::RETIRED);
+        sink.family(c::RETIRED);
         for (stage, count) in [
             ("scheduled", retired.scheduled),
             ("dropped", retired.dropped),
@@ -79,103 +99,94 @@ impl Collector for FleetCollector {
             ("finished", retired.finished),
             ("canceled", retired.canceled),
         ] {
-            stages.value(&[stage], count as f64);
+            sink.value(&[stage], count as f64);
         }
-        let mut workers = Family::new(c::WORKERS);
-        workers.value(&[], self.roster.workers().len() as f64);
-        families.extend([lags, stages, workers]);
-        families.into_iter().map(Family::build).collect()
+        sink.family(c::WORKERS);
+        sink.value(&[], self.roster.workers().len() as f64);
     }
 }
 
 /// One sample for each target.
-fn per_target(metric: Metric, targets: &[TargetView], value: impl Fn(&TargetView) -> f64) -> Family {
-    let mut family = Family::new(metric);
+fn per_target(sink: &mut impl Sink, metric: Metric, targets: &[TargetView], value: impl Fn(&TargetView) -> f64) {
+    sink.family(metric);
     for target in targets {
-        family.value(&[&target.name], value(target));
+        sink.value(&[&target.name], value(target));
     }
-    family
 }
 
 /// One sample for each target and label value, those never met included.
 fn per_label<const N: usize>(
+    sink: &mut impl Sink,
     metric: Metric,
     targets: &[TargetView],
     labels: [&str; N],
     counts: impl Fn(&Snapshot) -> &[u64; N],
-) -> Family {
-    let mut family = Family::new(metric);
+) {
+    sink.family(metric);
     for target in targets {
         for (label, &count) in labels.iter().zip(counts(&target.counts)) {
-            family.value(&[&target.name, label], count as f64);
+            sink.value(&[&target.name, label], count as f64);
         }
     }
-    family
 }
 
-fn ledger_families(targets: &[TargetView]) -> Vec<Family> {
-    let mut responses = Family::new(c::RESPONSES);
+fn write_ledger(sink: &mut impl Sink, targets: &[TargetView]) {
+    per_target(sink, c::SCHEDULED, targets, |target| target.counts.scheduled as f64);
+    per_target(sink, c::STARTED, targets, |target| target.counts.started as f64);
+    per_target(sink, c::FINISHED, targets, |target| target.counts.finished as f64);
+    per_target(sink, c::CANCELED, targets, |target| target.counts.canceled as f64);
+    per_label(sink, c::DROPPED, targets, DropReason::ALL.map(DropReason::label), |counts| &counts.dropped);
+    per_label(sink, c::FAILURES, targets, Reason::ALL.map(Reason::label), |counts| &counts.failures);
+    sink.family(c::RESPONSES);
     for target in targets {
         // A healthy target's series is there before its first response.
         if target.counts.responses.is_empty() {
-            responses.value(&[&target.name, "200"], 0.0);
+            sink.value(&[&target.name, "200"], 0.0);
         }
         for &(status, count) in &target.counts.responses {
             let code = if status == Snapshot::OTHER_STATUS { "other".to_owned() } else { status.to_string() };
-            responses.value(&[&target.name, &code], count as f64);
+            sink.value(&[&target.name, &code], count as f64);
         }
     }
-    vec![
-        per_target(c::SCHEDULED, targets, |target| target.counts.scheduled as f64),
-        per_target(c::STARTED, targets, |target| target.counts.started as f64),
-        per_target(c::FINISHED, targets, |target| target.counts.finished as f64),
-        per_target(c::CANCELED, targets, |target| target.counts.canceled as f64),
-        per_label(c::DROPPED, targets, DropReason::ALL.map(DropReason::label), |counts| &counts.dropped),
-        per_label(c::FAILURES, targets, Reason::ALL.map(Reason::label), |counts| &counts.failures),
-        responses,
-    ]
 }
 
-fn histogram_families(targets: &[TargetView], shape: &Shape) -> Vec<Family> {
-    let (mut latency, mut duration) = (Family::new(c::LATENCY), Family::new(c::DURATION));
-    let mut phase = Family::new(c::PHASE);
+fn write_histograms(sink: &mut impl Sink, targets: &[TargetView], shape: &Shape) {
+    sink.family(c::LATENCY);
     for target in targets {
         for verdict in Verdict::ALL {
-            let values = [&*target.name, verdict.label()];
-            latency.histogram(&values, shape, &target.counts.latency[verdict.index()]);
-            duration.histogram(&values, shape, &target.counts.duration[verdict.index()]);
-        }
-        for stage in Stage::ALL {
-            phase.histogram(&[&target.name, stage.label()], shape, &target.counts.stages[stage.index()]);
+            sink.histogram(&[&target.name, verdict.label()], shape, &target.counts.latency[verdict.index()]);
         }
     }
-    vec![latency, duration, phase]
-}
-
-fn gauge_families(targets: &[TargetView]) -> Vec<Family> {
-    let mut info = Family::new(c::TARGET_INFO);
+    sink.family(c::DURATION);
     for target in targets {
-        let mut labels = info.labels(&[&target.name, target.info.protocol, &target.info.authority]);
-        labels.extend(target.info.labels.iter().map(|(name, value)| label(name, value)));
-        info.labelled_value(labels, 1.0);
+        for verdict in Verdict::ALL {
+            sink.histogram(&[&target.name, verdict.label()], shape, &target.counts.duration[verdict.index()]);
+        }
     }
-    vec![
-        per_target(c::IN_FLIGHT, targets, |target| target.counts.in_flight as f64),
-        per_target(c::IN_FLIGHT_LIMIT, targets, |target| target.info.max_in_flight as f64),
-        per_target(c::ASKED_RATE, targets, |target| target.info.rate_per_second),
-        info,
-    ]
+    sink.family(c::PHASE);
+    for target in targets {
+        for stage in Stage::ALL {
+            sink.histogram(&[&target.name, stage.label()], shape, &target.counts.stages[stage.index()]);
+        }
+    }
 }
 
-fn wire_families(targets: &[TargetView]) -> Vec<Family> {
-    vec![
-        per_target(c::CONNECTIONS_OPEN, targets, |target| target.counts.wire.open as f64),
-        per_target(c::CONNECTIONS_OPENED, targets, |target| target.counts.wire.opened as f64),
-        per_label(c::CONNECTIONS_CLOSED, targets, CloseReason::ALL.map(CloseReason::label), |counts| {
-            &counts.wire.closed
-        }),
-        per_target(c::SENT_BYTES, targets, |target| target.counts.wire.sent_bytes as f64),
-        per_target(c::RECEIVED_BYTES, targets, |target| target.counts.wire.received_bytes as f64),
-        per_target(c::DNS_ADDRESSES, targets, |target| target.counts.wire.dns_addresses as f64),
-    ]
+fn write_gauges(sink: &mut impl Sink, targets: &[TargetView]) {
+    per_target(sink, c::IN_FLIGHT, targets, |target| target.counts.in_flight as f64);
+    per_target(sink, c::IN_FLIGHT_LIMIT, targets, |target| target.info.max_in_flight as f64);
+    per_target(sink, c::ASKED_RATE, targets, |target| target.info.rate_per_second);
+    sink.family(c::TARGET_INFO);
+    for target in targets {
+        sink.info(&[&target.name, target.info.protocol, &target.info.authority], &target.info.labels);
+    }
+}
+
+fn write_wire(sink: &mut impl Sink, targets: &[TargetView]) {
+    per_target(sink, c::CONNECTIONS_OPEN, targets, |target| target.counts.wire.open as f64);
+    per_target(sink, c::CONNECTIONS_OPENED, targets, |target| target.counts.wire.opened as f64);
+    let reasons = CloseReason::ALL.map(CloseReason::label);
+    per_label(sink, c::CONNECTIONS_CLOSED, targets, reasons, |counts| &counts.wire.closed);
+    per_target(sink, c::SENT_BYTES, targets, |target| target.counts.wire.sent_bytes as f64);
+    per_target(sink, c::RECEIVED_BYTES, targets, |target| target.counts.wire.received_bytes as f64);
+    per_target(sink, c::DNS_ADDRESSES, targets, |target| target.counts.wire.dns_addresses as f64);
 }

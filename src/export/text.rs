@@ -1,16 +1,23 @@
-//! The Prometheus text format 0.0.4, written from gathered families.
+//! The Prometheus text format 0.0.4.
 //!
-//! The crate's encoder formats every sample from scratch through a trait object; with the 1.8 million samples of 10,000
-//! targets that took most of a scrape. Here the labels of a metric are written once and copied for its buckets, and bucket
-//! bounds are formatted once for a family. For finite values the output is the same, byte for byte (a property test).
+//! Our own samples come straight from the ledgers' copies; families that other collectors gathered are appended. Making
+//! the crate's families out of the 1.8 million samples of 10,000 targets, and formatting each from scratch as its encoder
+//! does, took most of a scrape: see the record in docs/decisions. Here the labels of a histogram are written once and
+//! copied for its buckets, and a bucket's bound is formatted once. For finite values the output is that of the crate's
+//! encoder, byte for byte (a property test).
 //!
 //! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
-use prometheus::proto::{Metric, MetricFamily, MetricType};
+use prometheus::proto::{self, MetricFamily, MetricType};
 
-/// What the formatted values take beside names and labels, roughly; for reserving memory only.
+use super::catalogue::Metric;
+use super::sink::Sink;
+use crate::stats::{HistogramSnapshot, Shape};
+
+/// What a sample takes beside its family's head, roughly; for reserving memory only.
 const BYTES_PER_SAMPLE: usize = 100;
 
 /// A family that the format can't hold. Ours never are; a collector of somebody else's may be.
@@ -35,136 +42,189 @@ impl std::error::Error for TextError {}
 
 /// The text of all families.
 pub fn encode(families: &[MetricFamily]) -> Result<String, TextError> {
-    let samples: usize = families.iter().map(samples).sum();
-    let mut text = String::with_capacity(samples * BYTES_PER_SAMPLE);
-    for family in families {
-        encode_family(&mut text, family)?;
-    }
-    Ok(text)
+    let mut text = Text::default();
+    text.append(families)?;
+    Ok(text.out)
 }
 
-fn samples(family: &MetricFamily) -> usize {
-    let buckets = family.get_metric().first().map_or(0, |metric| metric.get_histogram().get_bucket().len());
-    family.get_metric().len() * if buckets == 0 { 1 } else { buckets + 3 }
-}
-
-fn encode_family(text: &mut String, family: &MetricFamily) -> Result<(), TextError> {
-    let name = family.name();
-    let kind = family.get_field_type();
-    if name.is_empty() {
-        return Err(TextError::Nameless);
-    }
-    if kind == MetricType::UNTYPED {
-        return Err(TextError::Untyped(name.to_owned()));
-    }
-    if !family.help().is_empty() {
-        text.push_str("# HELP ");
-        text.push_str(name);
-        text.push(' ');
-        escape(text, family.help(), false);
-        text.push('\n');
-    }
-    text.push_str("# TYPE ");
-    text.push_str(name);
-    text.push_str(match kind {
-        MetricType::COUNTER => " counter\n",
-        MetricType::GAUGE => " gauge\n",
-        MetricType::HISTOGRAM => " histogram\n",
-        MetricType::SUMMARY => " summary\n",
-        MetricType::UNTYPED => " untyped\n",
-    });
-    let mut lines = Lines { text, name, labels: String::new(), bounds: Vec::new() };
-    for metric in family.get_metric() {
-        lines.take_labels(metric);
-        match kind {
-            MetricType::COUNTER => lines.sample("", None, metric.get_counter().get_value(), metric),
-            MetricType::GAUGE => lines.sample("", None, metric.get_gauge().get_value(), metric),
-            MetricType::HISTOGRAM => lines.histogram(metric),
-            MetricType::SUMMARY => lines.summary(metric),
-            // Refused above.
-            MetricType::UNTYPED => {}
-        }
-    }
-    Ok(())
-}
-
-/// Writes the lines of one family.
-struct Lines<'a> {
-    text: &'a mut String,
-    name: &'a str,
-    /// The labels of the metric at hand, without braces.
+/// A text that grows by samples, or by whole families.
+#[derive(Default)]
+pub(super) struct Text {
+    pub(super) out: String,
+    /// The family whose first sample has not come yet.
+    announced: Option<Metric>,
+    name: String,
+    label_names: &'static [&'static str],
+    /// The labels of the sample at hand, without braces.
     labels: String,
     /// Bucket bounds met so far, by position: bits, and the label as it is written.
     bounds: Vec<(u64, String)>,
 }
 
-impl Lines<'_> {
-    fn take_labels(&mut self, metric: &Metric) {
-        self.labels.clear();
-        for pair in metric.get_label() {
-            if !self.labels.is_empty() {
-                self.labels.push(',');
+impl Text {
+    /// Adds gathered families.
+    pub(super) fn append(&mut self, families: &[MetricFamily]) -> Result<(), TextError> {
+        let samples: usize = families.iter().map(samples).sum();
+        self.out.reserve(samples * BYTES_PER_SAMPLE);
+        for family in families {
+            let (name, kind) = (family.name(), family.get_field_type());
+            if name.is_empty() {
+                return Err(TextError::Nameless);
             }
-            self.labels.push_str(pair.name());
-            self.labels.push_str("=\"");
-            escape(&mut self.labels, pair.value(), true);
-            self.labels.push('"');
+            if kind == MetricType::UNTYPED {
+                return Err(TextError::Untyped(name.to_owned()));
+            }
+            self.head(name, family.help(), kind);
+            for sample in family.get_metric() {
+                self.gathered(sample, kind);
+            }
         }
+        Ok(())
+    }
+
+    fn gathered(&mut self, sample: &proto::Metric, kind: MetricType) {
+        self.labels.clear();
+        for pair in sample.get_label() {
+            self.label(pair.name(), pair.value());
+        }
+        let at_ms = sample.timestamp_ms();
+        match kind {
+            MetricType::COUNTER => self.sample("", None, sample.get_counter().get_value(), at_ms),
+            MetricType::GAUGE => self.sample("", None, sample.get_gauge().get_value(), at_ms),
+            MetricType::HISTOGRAM => {
+                let histogram = sample.get_histogram();
+                let buckets = histogram.get_bucket().iter();
+                let buckets = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
+                self.buckets(buckets, histogram.get_sample_count(), histogram.get_sample_sum(), at_ms);
+            }
+            MetricType::SUMMARY => {
+                let summary = sample.get_summary();
+                for quantile in summary.get_quantile() {
+                    self.sample("", Some(&bound("quantile", quantile.quantile())), quantile.value(), at_ms);
+                }
+                self.sample("_sum", None, summary.sample_sum(), at_ms);
+                self.sample("_count", None, summary.sample_count() as f64, at_ms);
+            }
+            // Refused by the caller.
+            MetricType::UNTYPED => {}
+        }
+    }
+
+    fn head(&mut self, name: &str, help: &str, kind: MetricType) {
+        self.name.clear();
+        self.name.push_str(name);
+        if !help.is_empty() {
+            self.out.push_str("# HELP ");
+            self.out.push_str(name);
+            self.out.push(' ');
+            escape(&mut self.out, help, false);
+            self.out.push('\n');
+        }
+        self.out.push_str("# TYPE ");
+        self.out.push_str(name);
+        self.out.push_str(match kind {
+            MetricType::COUNTER => " counter\n",
+            MetricType::GAUGE => " gauge\n",
+            MetricType::HISTOGRAM => " histogram\n",
+            MetricType::SUMMARY => " summary\n",
+            MetricType::UNTYPED => " untyped\n",
+        });
+    }
+
+    fn label(&mut self, name: &str, value: &str) {
+        if !self.labels.is_empty() {
+            self.labels.push(',');
+        }
+        self.labels.push_str(name);
+        self.labels.push_str("=\"");
+        escape(&mut self.labels, value, true);
+        self.labels.push('"');
     }
 
     /// One line; `more` is one more label as it is written.
-    fn sample(&mut self, suffix: &str, more: Option<&str>, value: f64, metric: &Metric) {
-        self.text.push_str(self.name);
-        self.text.push_str(suffix);
+    fn sample(&mut self, suffix: &str, more: Option<&str>, value: f64, at_ms: i64) {
+        self.out.push_str(&self.name);
+        self.out.push_str(suffix);
         if more.is_some() || !self.labels.is_empty() {
-            self.text.push('{');
-            self.text.push_str(&self.labels);
+            self.out.push('{');
+            self.out.push_str(&self.labels);
             if let Some(more) = more {
                 if !self.labels.is_empty() {
-                    self.text.push(',');
+                    self.out.push(',');
                 }
-                self.text.push_str(more);
+                self.out.push_str(more);
             }
-            self.text.push('}');
+            self.out.push('}');
         }
-        self.text.push(' ');
-        number(self.text, value);
-        if metric.timestamp_ms() != 0 {
+        self.out.push(' ');
+        number(&mut self.out, value);
+        if at_ms != 0 {
             // Writing to a String can't fail.
-            let _ = write!(self.text, " {}", metric.timestamp_ms());
+            let _ = write!(self.out, " {at_ms}");
         }
-        self.text.push('\n');
+        self.out.push('\n');
     }
 
-    fn histogram(&mut self, metric: &Metric) {
-        let histogram = metric.get_histogram();
+    fn buckets(&mut self, buckets: impl Iterator<Item = (f64, u64)>, count: u64, sum: f64, at_ms: i64) {
         let mut bounds = std::mem::take(&mut self.bounds);
         let mut infinite = false;
-        for (at, bucket) in histogram.get_bucket().iter().enumerate() {
-            let bits = bucket.upper_bound().to_bits();
+        for (at, (upper_bound, cumulative)) in buckets.enumerate() {
+            let bits = upper_bound.to_bits();
             if bounds.get(at).is_none_or(|(seen, _)| *seen != bits) {
                 bounds.truncate(at);
-                bounds.push((bits, bound("le", bucket.upper_bound())));
+                bounds.push((bits, bound("le", upper_bound)));
             }
-            infinite |= bucket.upper_bound() == f64::INFINITY;
-            self.sample("_bucket", Some(&bounds[at].1), bucket.cumulative_count() as f64, metric);
+            infinite |= upper_bound == f64::INFINITY;
+            self.sample("_bucket", Some(&bounds[at].1), cumulative as f64, at_ms);
         }
         self.bounds = bounds;
         if !infinite {
-            self.sample("_bucket", Some("le=\"+Inf\""), histogram.get_sample_count() as f64, metric);
+            self.sample("_bucket", Some("le=\"+Inf\""), count as f64, at_ms);
         }
-        self.sample("_sum", None, histogram.get_sample_sum(), metric);
-        self.sample("_count", None, histogram.get_sample_count() as f64, metric);
+        self.sample("_sum", None, sum, at_ms);
+        self.sample("_count", None, count as f64, at_ms);
     }
 
-    fn summary(&mut self, metric: &Metric) {
-        let summary = metric.get_summary();
-        for quantile in summary.get_quantile() {
-            self.sample("", Some(&bound("quantile", quantile.quantile())), quantile.value(), metric);
+    /// Begins a sample: the head of its family if it is the first one, and its labels.
+    fn begin(&mut self, values: &[&str]) {
+        if let Some(metric) = self.announced.take() {
+            self.head(metric.name, metric.help, metric.kind);
+            self.label_names = metric.labels;
         }
-        self.sample("_sum", None, summary.sample_sum(), metric);
-        self.sample("_count", None, summary.sample_count() as f64, metric);
+        self.labels.clear();
+        for (name, value) in self.label_names.iter().zip(values) {
+            self.label(name, value);
+        }
     }
+}
+
+impl Sink for Text {
+    fn family(&mut self, metric: Metric) {
+        self.announced = Some(metric);
+    }
+
+    fn value(&mut self, labels: &[&str], value: f64) {
+        self.begin(labels);
+        self.sample("", None, value, 0);
+    }
+
+    fn info(&mut self, labels: &[&str], more: &BTreeMap<String, String>) {
+        self.begin(labels);
+        for (name, value) in more {
+            self.label(name, value);
+        }
+        self.sample("", None, 1.0, 0);
+    }
+
+    fn histogram(&mut self, labels: &[&str], shape: &Shape, snapshot: &HistogramSnapshot) {
+        self.begin(labels);
+        self.buckets(snapshot.cumulative(shape), snapshot.count, snapshot.sum_seconds, 0);
+    }
+}
+
+fn samples(family: &MetricFamily) -> usize {
+    let buckets = family.get_metric().first().map_or(0, |sample| sample.get_histogram().get_bucket().len());
+    family.get_metric().len() * if buckets == 0 { 1 } else { buckets + 3 }
 }
 
 fn bound(label: &str, bound: f64) -> String {
@@ -208,11 +268,12 @@ fn escape(text: &mut String, raw: &str, quotes: bool) {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair};
+    use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
     use prometheus::{Registry, TextEncoder};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{TextError, encode};
+    use prometheus::proto::{MetricFamily, MetricType};
 
     fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
         let mut family = MetricFamily::default();

@@ -8,7 +8,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::catalogue as c;
-use super::families::{Family, describe};
+use super::families::{Families, describe};
+use super::sink::Sink;
 
 /// Written by the control thread, read at scrapes.
 pub struct Vitals {
@@ -73,27 +74,19 @@ impl Collector for VitalsCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let vitals = &self.vitals;
-        let single = |metric, value| {
-            let mut family = Family::new(metric);
-            family.value(&[], value);
-            family
-        };
-        let mut reloads = Family::new(c::RELOADS);
-        reloads.value(&["success"], vitals.reloads_succeeded.load(Ordering::Relaxed) as f64);
-        reloads.value(&["failure"], vitals.reloads_failed.load(Ordering::Relaxed) as f64);
-        let mut build = Family::new(c::BUILD_INFO);
-        build.value(&[env!("CARGO_PKG_VERSION"), env!("HAMMERD_REVISION"), env!("HAMMERD_RUSTC")], 1.0);
-        let successful = vitals.reload_successful.load(Ordering::Relaxed);
-        let success_seconds = vitals.reload_success_ms.load(Ordering::Relaxed) as f64 / 1e3;
-        [
-            single(c::RELOAD_SUCCESSFUL, f64::from(u8::from(successful))),
-            single(c::RELOAD_SUCCESS_TIME, success_seconds),
-            single(c::LOG_LINES_LOST, (vitals.log_lines_lost)() as f64),
-            reloads,
-            build,
-        ]
-        .into_iter()
-        .map(Family::build)
-        .collect()
+        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed) as f64;
+        let mut families = Families::default();
+        families.family(c::RELOAD_SUCCESSFUL);
+        families.value(&[], f64::from(u8::from(vitals.reload_successful.load(Ordering::Relaxed))));
+        families.family(c::RELOAD_SUCCESS_TIME);
+        families.value(&[], load(&vitals.reload_success_ms) / 1e3);
+        families.family(c::RELOADS);
+        families.value(&["success"], load(&vitals.reloads_succeeded));
+        families.value(&["failure"], load(&vitals.reloads_failed));
+        families.family(c::BUILD_INFO);
+        families.value(&[env!("CARGO_PKG_VERSION"), env!("HAMMERD_REVISION"), env!("HAMMERD_RUSTC")], 1.0);
+        families.family(c::LOG_LINES_LOST);
+        families.value(&[], (vitals.log_lines_lost)() as f64);
+        families.build()
     }
 }

@@ -212,6 +212,16 @@ impl HistogramSnapshot {
         }
     }
 
+    /// The classic buckets: upper bound in seconds and the count of all values up to it, rising; `+Inf` left out.
+    pub fn cumulative<'a>(&'a self, shape: &'a Shape) -> impl Iterator<Item = (f64, u64)> + 'a {
+        // Empty when nothing was recorded.
+        let counts = self.classic.iter().copied().chain(std::iter::repeat(0));
+        shape.bounds().iter().zip(counts).scan(0, |cumulative, (&bound, count)| {
+            *cumulative += count;
+            Some((bound, *cumulative))
+        })
+    }
+
     /// An estimate of the `q`-quantile (0 to 1) in seconds: interpolated inside its native bucket on a logarithmic
     /// scale, never above the largest value; `None` when nothing was recorded.
     pub fn quantile(&self, shape: &Shape, q: f64) -> Option<f64> {
