@@ -66,11 +66,11 @@ impl Arena {
     }
 
     fn witness(&self, delay: Duration) -> Result<Witness> {
-        Witness::start(self.cores, self.path("arrivals"), delay)
+        Witness::start(Some(self.cores), self.path("arrivals"), delay)
     }
 
     fn client(&self, command: &mut Command, life: Duration) -> Result<Client> {
-        Client::start(self.cores, command, self.path("output"), life)
+        Client::start(Some(self.cores), command, self.path("output"), life)
     }
 
     /// A command that starts the raw floor.

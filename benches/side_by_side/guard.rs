@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 
 use crate::daemon::{BINARY, Plan};
 use crate::peers::CONNECTIONS;
-use crate::process::{Client, Cores, Result, Witness, number};
+use crate::process::{Client, Result, Witness, number};
 
 /// The figure that was recorded.
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
-/// Slow enough that requests don't share wake-ups even under callgrind, which would make them cheaper.
-const RATE_PER_SECOND: u64 = 500;
+/// Enough requests that what else differs between two runs (hash seeds, timers) is lost among them, and few enough that
+/// callgrind keeps up.
+const RATE_PER_SECOND: u64 = 1000;
 const SHORT: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(9);
 /// How much longer than asked a run takes under callgrind.
@@ -35,14 +36,14 @@ pub(crate) struct Args {
 }
 
 /// Counts, and fails when the figure is above the recorded one by more than the tolerance. Without valgrind it says so.
-pub(crate) fn run(args: &Args, cores: Cores) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let found = Command::new("valgrind").arg("--version").stdout(Stdio::null()).status();
     if !found.is_ok_and(|status| status.success()) {
         println!("instruction guard skipped: valgrind is missing (apt-get install valgrind)");
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
-    let (short, long) = (count(args, cores, dir.path(), SHORT)?, count(args, cores, dir.path(), LONG)?);
+    let (short, long) = (count(args, dir.path(), SHORT)?, count(args, dir.path(), LONG)?);
     let measured = (long.instructions - short.instructions) / (long.requests - short.requests);
     let record: Value = serde_json::from_str(&fs::read_to_string(RECORD)?)?;
     let (recorded, tolerance) = (number(&record, "instructions_per_request")?, number(&record, "tolerance_percent")?);
@@ -68,8 +69,8 @@ struct Count {
     requests: f64,
 }
 
-fn count(args: &Args, cores: Cores, dir: &Path, life: Duration) -> Result<Count> {
-    let witness = Witness::start(cores, dir.join("arrivals"), Duration::ZERO)?;
+fn count(args: &Args, dir: &Path, life: Duration) -> Result<Count> {
+    let witness = Witness::start(None, dir.join("arrivals"), Duration::ZERO)?;
     let url = witness.url();
     let plan =
         Plan { coalesce: "250us", targets: 1, rate_per_second: RATE_PER_SECOND, max_in_flight: CONNECTIONS, url: &url };
@@ -78,7 +79,7 @@ fn count(args: &Args, cores: Cores, dir: &Path, life: Duration) -> Result<Count>
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", dir.join("callgrind").display()));
     command.arg(&args.hammerd).args(["run", "--output", "json", "--log-level", "off", "--config"]).arg(file);
     command.arg("--duration").arg(format!("{}s", life.as_secs()));
-    let ended = Client::start(cores, &mut command, dir.join("output"), life + START_UP)?.finish()?;
+    let ended = Client::start(None, &mut command, dir.join("output"), life + START_UP)?.finish()?;
     let collected = ended.output.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
     let instructions = collected.ok_or_else(|| format!("callgrind told no count: {}", ended.output))?;
     Ok(Count { instructions, requests: witness.finish()?.arrivals_ns.len() as f64 })

@@ -21,7 +21,7 @@ mod svg;
 mod sys;
 mod witness;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -117,20 +117,20 @@ fn main() -> Result<()> {
     match cli.part {
         Some(Part::Witness(args)) => Ok(witness::run(&args)?),
         Some(Part::Floor(args)) => Ok(floor::run(&args)?),
-        Some(Part::Guard(args)) => guard::run(&args, cores(None, None)?),
+        Some(Part::Guard(args)) => guard::run(&args),
         None => bench(&cli.args, &arguments),
     }
 }
 
 fn bench(args: &BenchArgs, arguments: &[String]) -> Result<()> {
-    let mut session = Session::new(args, cores(args.server_core, args.client_core)?)?;
+    let mut session = Session::new(args, cores(args)?)?;
     let outcome = session.run();
     // What was measured before something failed is worth showing.
     let findings = claims::findings(&session.samples);
     print!("{}", report::tables(&session.samples, &findings));
     if let Some(path) = &args.json {
-        let json = report::json(&session.samples, &findings, arguments);
-        std::fs::write(path, serde_json::to_string_pretty(&json)? + "\n")?;
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+        std::fs::write(path, report::record(&session.samples, &findings, arguments))?;
     }
     if let Some(dir) = &args.plots {
         plots::write_all(&session.samples, dir)?;
@@ -139,10 +139,10 @@ fn bench(args: &BenchArgs, arguments: &[String]) -> Result<()> {
 }
 
 /// Two different cores. With one only, client and witness would measure each other's scheduling.
-fn cores(server: Option<usize>, client: Option<usize>) -> Result<Cores> {
+fn cores(args: &BenchArgs) -> Result<Cores> {
     let allowed = sys::allowed_cores()?;
     let [first, second, ..] = allowed[..] else { return Err("at least two cores are needed".into()) };
-    let cores = Cores { server: server.unwrap_or(first), client: client.unwrap_or(second) };
+    let cores = Cores { server: args.server_core.unwrap_or(first), client: args.client_core.unwrap_or(second) };
     if cores.server == cores.client {
         return Err("witness and clients need different cores".into());
     }

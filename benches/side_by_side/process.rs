@@ -29,14 +29,16 @@ pub(crate) struct Cores {
     pub(crate) client: usize,
 }
 
-impl Cores {
-    /// Starts `command` on the clients' core. A process inherits the core of the thread that starts it.
-    fn spawn(self, command: &mut Command) -> Result<Child> {
-        sys::pin(self.client)?;
-        let child = command.spawn();
-        sys::pin(self.server)?;
-        Ok(child.map_err(|error| format!("{}: {error}", command.get_program().display()))?)
+/// Starts `command` on the clients' core, or anywhere. A process inherits the core of the thread that starts it.
+fn spawn(cores: Option<Cores>, command: &mut Command) -> Result<Child> {
+    if let Some(cores) = cores {
+        sys::pin(cores.client)?;
     }
+    let child = command.spawn();
+    if let Some(cores) = cores {
+        sys::pin(cores.server)?;
+    }
+    Ok(child.map_err(|error| format!("{}: {error}", command.get_program().display()))?)
 }
 
 /// A child that does not outlive its owner.
@@ -70,11 +72,11 @@ pub(crate) struct Ended {
 
 impl Client {
     /// Starts a client that ends by itself after `life`. What it prints goes to the file `output`.
-    pub(crate) fn start(cores: Cores, command: &mut Command, output: PathBuf, life: Duration) -> Result<Self> {
+    pub(crate) fn start(cores: Option<Cores>, command: &mut Command, output: PathBuf, life: Duration) -> Result<Self> {
         let file = File::create(&output)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let before = reaped_cpu()?;
-        let child = Guarded(cores.spawn(command)?);
+        let child = Guarded(spawn(cores, command)?);
         let name = command.get_program().display().to_string();
         Ok(Self { child, name, output, ends_at: Instant::now() + life, before })
     }
@@ -155,9 +157,10 @@ pub(crate) struct Testimony {
 
 impl Witness {
     /// Starts one that keeps its answers back for `delay`. `arrivals` is the file for what it sees.
-    pub(crate) fn start(cores: Cores, arrivals: PathBuf, delay: Duration) -> Result<Self> {
+    pub(crate) fn start(cores: Option<Cores>, arrivals: PathBuf, delay: Duration) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["witness", "--core", &cores.server.to_string(), "--delay-us", &delay.as_micros().to_string()]);
+        command.args(["witness", "--delay-us", &delay.as_micros().to_string()]);
+        command.args(cores.map(|cores| format!("--core={}", cores.server)));
         command.arg("--out").arg(&arrivals).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = Guarded(command.spawn()?);
         let stdin = child.0.stdin.take();

@@ -81,8 +81,21 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
-/// Everything, for the record and for other plots than ours.
-pub(crate) fn json(samples: &Samples, findings: &[Finding], arguments: &[String]) -> Value {
+/// Everything as JSON, for the record and for other plots than ours: one run or finding on a line, so that two records
+/// can be compared line by line.
+pub(crate) fn record(samples: &Samples, findings: &[Finding], arguments: &[String]) -> String {
+    let all = json(samples, findings, arguments);
+    let entries = all.as_object().into_iter().flatten().map(|(key, value)| match value {
+        Value::Array(items) if key != "arguments" => {
+            let items: Vec<String> = items.iter().map(|item| format!("    {item}")).collect();
+            format!("  \"{key}\": [\n{}\n  ]", items.join(",\n"))
+        }
+        value => format!("  \"{key}\": {value}"),
+    });
+    format!("{{\n{}\n}}\n", entries.collect::<Vec<_>>().join(",\n"))
+}
+
+fn json(samples: &Samples, findings: &[Finding], arguments: &[String]) -> Value {
     json!({
         "date": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         "arguments": arguments,

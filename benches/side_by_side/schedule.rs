@@ -1,5 +1,6 @@
 //! Which client runs when: round after round, each after the other.
 
+use std::error::Error;
 use std::time::Duration;
 
 use crate::contest::{Arena, Contestant};
@@ -123,7 +124,9 @@ impl<'a> Session<'a> {
         for round in 0..rounds {
             for (who, start, step) in &mut contestants {
                 let held = largest_held(*start, *step, CAPACITY_TO, CAPACITY_PRECISION, |rate| {
-                    self.arena.holds(*who, rate as u64, seconds, CAPACITY_CONNECTIONS)
+                    let holds = || self.arena.holds(*who, rate as u64, seconds, CAPACITY_CONNECTIONS);
+                    // A neighbour's moment must not decide: what fails may try again.
+                    Ok::<_, Box<dyn Error>>(holds()? || holds()?)
                 })?;
                 if held > 0.0 {
                     // The next round's search begins near this one's end, and goes in smaller steps.
