@@ -188,7 +188,7 @@ impl Arena {
             None => std::thread::sleep(window),
         }
         let after = Moment::of(&client)?;
-        sample.put(Metric::Memory, client.memory_kib("VmRSS:")? / 1024.0);
+        sample.put(Metric::Memory, client.memory_mb("VmRSS:")?);
         client.finish()?;
         let testimony = witness.finish()?;
         sample.put(Metric::Neighbours, neighbours.percent_of_core()?);
@@ -209,14 +209,14 @@ impl Arena {
         let before = Moment::of(&client)?;
         std::thread::sleep(Duration::from_secs(seconds));
         let after = Moment::of(&client)?;
-        sample.put(Metric::Memory, client.memory_kib("VmRSS:")? / 1024.0);
+        sample.put(Metric::Memory, client.memory_mb("VmRSS:")?);
         client.finish()?;
         put_window(sample, &witness.finish()?, &before, &after);
         Ok(())
     }
 
     /// A daemon with `connections` requests in flight against a witness that takes two seconds for each.
-    pub(crate) fn in_flight(&self, sample: &mut Sample, connections: usize, rest_mib: f64) -> Result<()> {
+    pub(crate) fn in_flight(&self, sample: &mut Sample, connections: usize, rest_mb: f64) -> Result<()> {
         const DELAY: Duration = Duration::from_secs(2);
         let witness = self.witness(DELAY)?;
         let url = witness.url();
@@ -227,14 +227,14 @@ impl Arena {
         let mut daemon = Daemon::new(&plan, self.dir.path(), life + TAIL)?;
         let client = self.client(&mut daemon.command, life + TAIL + DELAY)?;
         std::thread::sleep(life);
-        let memory_mib = client.memory_kib("VmRSS:")? / 1024.0;
+        let memory_mb = client.memory_mb("VmRSS:")?;
         let metrics = daemon.scrape()?;
-        sample.put(Metric::PeakMemory, client.memory_kib("VmHWM:")? / 1024.0);
+        sample.put(Metric::PeakMemory, client.memory_mb("VmHWM:")?);
         client.finish()?;
         let testimony = witness.finish()?;
         let (punctual, lags) = punctual(&metrics);
-        sample.put(Metric::Memory, memory_mib);
-        sample.put(Metric::PerConnection, (memory_mib - rest_mib) * 1024.0 / testimony.connections);
+        sample.put(Metric::Memory, memory_mb);
+        sample.put(Metric::PerConnection, (memory_mb - rest_mb) * 1e6 / 1024.0 / testimony.most_waiting);
         sample.put(Metric::InFlight, testimony.most_waiting);
         sample.put(Metric::Dropped, sum(&metrics, "hammerd_requests_dropped_total"));
         sample.put(Metric::LagWithinMs, punctual / lags * 100.0);

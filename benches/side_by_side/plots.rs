@@ -219,7 +219,7 @@ fn panel(page: &mut Page, frame: Frame, (who, shares): (&str, &[f64]), most: usi
 /// Every goal: what was measured over what is allowed.
 fn goals(findings: &[Finding]) -> String {
     let mut page = Page::new(
-        1040.0,
+        1130.0,
         120.0 + 26.0 * findings.len() as f64,
         "Goals: what was measured, over what is allowed",
         "Left of the line is met. Dot: median over rounds; bar: their range.",

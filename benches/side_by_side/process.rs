@@ -94,12 +94,13 @@ impl Client {
         Ok(Duration::from_nanos(total_ns))
     }
 
-    /// Resident memory in KiB: now (`VmRSS`) or at its highest (`VmHWM`).
-    pub(crate) fn memory_kib(&self, field: &str) -> Result<f64> {
+    /// Resident memory in megabytes: now (`VmRSS`) or at its highest (`VmHWM`).
+    pub(crate) fn memory_mb(&self, field: &str) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.0.id()))?;
         let line =
             status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field of /proc/PID/status")?;
-        Ok(line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?)
+        let kib: f64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse()?;
+        Ok(kib * 1024.0 / 1e6)
     }
 
     /// Waits for its end, which must be a success.
@@ -149,8 +150,6 @@ pub(crate) struct Witness {
 pub(crate) struct Testimony {
     /// When each request arrived, in order.
     pub(crate) arrivals_ns: Vec<u64>,
-    /// Connections accepted.
-    pub(crate) connections: f64,
     /// Answers kept back at the same time, at most.
     pub(crate) most_waiting: f64,
 }
@@ -189,8 +188,7 @@ impl Witness {
         let bytes = fs::read(&self.arrivals)?;
         let mut arrivals_ns: Vec<u64> = bytes.as_chunks().0.iter().map(|chunk| u64::from_le_bytes(*chunk)).collect();
         arrivals_ns.sort_unstable();
-        let (connections, most_waiting) = (number(&counts, "connections")?, number(&counts, "most_waiting")?);
-        Ok(Testimony { arrivals_ns, connections, most_waiting })
+        Ok(Testimony { arrivals_ns, most_waiting: number(&counts, "most_waiting")? })
     }
 }
 

@@ -167,10 +167,10 @@ impl<'a> Session<'a> {
         for round in 0..rounds {
             let mut rest = Sample::new("rest", "hammerd 1/s", round);
             self.arena.at_rest(&mut rest, seconds)?;
-            let rest_mib = rest.figures.get(&Metric::Memory).copied().unwrap_or_default();
+            let rest_mb = rest.figures.get(&Metric::Memory).copied().unwrap_or_default();
             self.keep(rest);
             let mut sample = Sample::new("connections", "hammerd", round);
-            self.arena.in_flight(&mut sample, MANY, rest_mib)?;
+            self.arena.in_flight(&mut sample, MANY, rest_mb)?;
             self.keep(sample);
         }
         Ok(())
