@@ -54,6 +54,8 @@ struct Floor {
     timer: OwnedFd,
     streams: Vec<TcpStream>,
     idle: Vec<usize>,
+    /// For every read; clearing a new one each time would be no floor.
+    buffer: Box<[u8]>,
     start_ns: u64,
     rate: u64,
     total: u64,
@@ -106,6 +108,7 @@ impl Floor {
         let total = args.rate * args.seconds;
         Ok(Self {
             idle: (0..streams.len()).collect(),
+            buffer: vec![0; 8192].into(),
             poll,
             timer,
             streams,
@@ -165,7 +168,7 @@ impl Floor {
             return;
         }
         // The witness answers with one small segment: what was read is the whole response.
-        if matches!(self.streams[token as usize].read(&mut [0; 8192]), Ok(count) if count > 0) {
+        if matches!(self.streams[token as usize].read(&mut self.buffer), Ok(count) if count > 0) {
             self.done += 1;
             self.idle.push(token as usize);
         }

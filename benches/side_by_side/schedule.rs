@@ -11,6 +11,8 @@ use crate::stats::largest_held;
 use crate::{BenchArgs, Scenario, report, sys};
 
 const COALESCE_US: [u64; 4] = [100, 250, 500, 1000];
+/// A millisecond of coalescing can't keep the lag below a millisecond.
+const CAPACITY_COALESCE_US: [u64; 2] = [250, 500];
 /// How closely the largest rate is searched.
 const CAPACITY_PRECISION: f64 = 0.04;
 /// Where that search begins and where it gives up.
@@ -120,7 +122,8 @@ impl<'a> Session<'a> {
     }
 
     fn capacity(&mut self, rounds: usize, seconds: u64) -> Result<()> {
-        let mut contestants: Vec<_> = self.own(&[250, 1000]).into_iter().map(|who| (who, CAPACITY_FROM, 2.0)).collect();
+        let mut contestants: Vec<_> =
+            self.own(&CAPACITY_COALESCE_US).into_iter().map(|who| (who, CAPACITY_FROM, 2.0)).collect();
         for round in 0..rounds {
             for (who, start, step) in &mut contestants {
                 let held = largest_held(*start, *step, CAPACITY_TO, CAPACITY_PRECISION, |rate| {

@@ -55,6 +55,8 @@ struct Witness {
     poll: Poll,
     listener: TcpListener,
     connections: Slab<Connection>,
+    /// For every read; clearing a new one each time would cost as much as the rest.
+    buffer: Box<[u8]>,
     accepted: u64,
     arrivals: Vec<u64>,
     delay_ns: u64,
@@ -100,6 +102,7 @@ impl Witness {
             poll,
             listener,
             connections: Slab::new(),
+            buffer: vec![0; MAX_HEAD].into(),
             accepted: 0,
             arrivals: Vec::with_capacity(ROOM),
             delay_ns: args.delay_us * 1000,
@@ -151,8 +154,7 @@ impl Witness {
     fn read(&mut self, key: usize) {
         // An event of a connection that was closed in the same turn.
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut buffer = [0; MAX_HEAD];
-        let count = match connection.stream.read(&mut buffer) {
+        let count = match connection.stream.read(&mut self.buffer) {
             Ok(count) if count > 0 => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             _ => {
@@ -161,7 +163,7 @@ impl Witness {
             }
         };
         let arrival_ns = now_ns();
-        let heads = connection.take_heads(&buffer[..count]);
+        let heads = connection.take_heads(&self.buffer[..count]);
         for _ in 0..heads {
             self.arrivals.push(arrival_ns);
             if self.delay_ns == 0 {
