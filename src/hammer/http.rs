@@ -73,13 +73,17 @@ impl Hammer for HttpHammer {
     async fn strike(&self, trace: &Trace, deadline_ns: u64) -> Result<Answer, Fault> {
         let mut resends = 0;
         loop {
-            let idle = if resends < MAX_RESENDS { self.road.pool.take() } else { None };
+            let now_ns = clock::now_ns();
+            let idle = if resends < MAX_RESENDS { self.road.pool.take(now_ns) } else { None };
             let reused = idle.is_some();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => Connection::open(self.road.dialer.dial(trace, deadline_ns).await?).await?,
+            let mut connection = if let Some(connection) = idle {
+                trace.enter(Stage::Wait, now_ns);
+                connection
+            } else {
+                let connection = Connection::open(self.road.dialer.dial(trace, deadline_ns).await?).await?;
+                trace.enter(Stage::Wait, clock::now_ns());
+                connection
             };
-            trace.enter(Stage::Wait, clock::now_ns());
             let request = self.template.request(connection.spare_headers.take());
             match connection.send(request).await {
                 Ok(response) => return self.receive(connection, response, trace).await,
@@ -111,7 +115,7 @@ impl HttpHammer {
         trace.enter(Stage::Receive, clock::now_ns());
         let (head, body) = response.into_parts();
         // RFC 9112, 6.3: such a message may be an attempt to smuggle another one; hyper lets it pass.
-        if head.headers.contains_key(CONTENT_LENGTH) && head.headers.contains_key(TRANSFER_ENCODING) {
+        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
             connection.close(CloseReason::Failed);
             return Err(Fault::new(Reason::Protocol, "the response has both Content-Length and Transfer-Encoding"));
         }
@@ -119,11 +123,12 @@ impl HttpHammer {
             connection.close(CloseReason::Failed);
             return Err(fault);
         }
-        trace.complete(clock::now_ns());
+        let now_ns = clock::now_ns();
+        trace.complete(now_ns);
         let status = head.status;
         connection.spare_headers = Some(head.headers);
         if connection.settle().await {
-            self.road.pool.put(connection);
+            self.road.pool.put(connection, now_ns);
         } else {
             connection.close(CloseReason::Peer);
         }

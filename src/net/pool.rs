@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use crate::clock;
 use crate::stats::CloseReason;
 
 /// Nanoseconds after which an idle connection is closed. Below the 60 s and 75 s after which common servers and load
@@ -39,12 +38,12 @@ impl<C: Pooled> Pool<C> {
     }
 
     /// The most recently used connection that still works and has not idled for too long.
-    pub fn take(&self) -> Option<C> {
+    pub fn take(&self, now_ns: u64) -> Option<C> {
         loop {
             let (connection, since_ns) = self.idle.borrow_mut().pop_back()?;
             if !connection.is_ready() {
                 connection.close(CloseReason::Peer);
-            } else if clock::now_ns().saturating_sub(since_ns) > MAX_IDLE_NS {
+            } else if now_ns.saturating_sub(since_ns) > MAX_IDLE_NS {
                 connection.close(CloseReason::Idle);
             } else {
                 return Some(connection);
@@ -54,8 +53,7 @@ impl<C: Pooled> Pool<C> {
 
     /// Takes back a connection that is ready for another request, and closes the oldest if it has idled for too long,
     /// is dead, or is one too many.
-    pub fn put(&self, connection: C) {
-        let now_ns = clock::now_ns();
+    pub fn put(&self, connection: C, now_ns: u64) {
         let mut idle = self.idle.borrow_mut();
         idle.push_back((connection, now_ns));
         let Some((oldest, since_ns)) = idle.front() else { return };
@@ -116,12 +114,12 @@ mod tests {
         let (fakes, closed) = fakes(3);
         let pool = Pool::new(2);
         for fake in fakes {
-            pool.put(fake);
+            pool.put(fake, 0);
         }
         assert_eq!(*closed.borrow(), [(0, CloseReason::Idle)]);
-        assert_eq!(pool.take().map(|fake| fake.name), Some(2));
-        assert_eq!(pool.take().map(|fake| fake.name), Some(1));
-        assert!(pool.take().is_none());
+        assert_eq!(pool.take(0).map(|fake| fake.name), Some(2));
+        assert_eq!(pool.take(0).map(|fake| fake.name), Some(1));
+        assert!(pool.take(0).is_none());
     }
 
     #[test]
@@ -129,10 +127,10 @@ mod tests {
         let (fakes, closed) = fakes(3);
         let pool = Pool::new(9);
         for fake in fakes.clone() {
-            pool.put(fake);
+            pool.put(fake, 0);
         }
         fakes[2].ready.set(false);
-        assert_eq!(pool.take().map(|fake| fake.name), Some(1));
+        assert_eq!(pool.take(0).map(|fake| fake.name), Some(1));
         drop(pool);
         assert_eq!(*closed.borrow(), [(2, CloseReason::Peer), (0, CloseReason::Retired)]);
     }
