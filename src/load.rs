@@ -3,6 +3,7 @@
 //! Everything here belongs to one thread and is shared by `Rc` and `Cell`; nothing locks and nothing waits for another
 //! thread. The control thread speaks to a worker through its command channel, and reads its ledgers.
 
+mod deadline;
 mod lane;
 mod pacer;
 mod strike;

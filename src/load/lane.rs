@@ -138,13 +138,13 @@ impl Lane {
         self.strikes.borrow().len()
     }
 
-    /// Sends the arrival that was due at `due_ns`.
-    pub(super) fn launch(self: &Rc<Self>, station: &Rc<Station>, due_ns: u64) {
+    /// Sends, at `now_ns`, the arrival that was due at `due_ns`.
+    pub(super) fn launch(self: &Rc<Self>, station: &Rc<Station>, due_ns: u64, now_ns: u64) {
         self.ledger.start();
         self.tally.set(self.tally.get() + 1);
         let mut strikes = self.strikes.borrow_mut();
         let entry = strikes.vacant_entry();
-        let strike = Strike::new(Rc::clone(station), Rc::clone(self), entry.key(), due_ns);
+        let strike = Strike::new(Rc::clone(station), Rc::clone(self), entry.key(), due_ns, now_ns);
         let hammer = Rc::clone(&self.armed.borrow().launch);
         entry.insert(hammer.launch(strike));
     }

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use tokio::time::timeout_at;
 use tracing::warn;
 
 use super::lane::Lane;
@@ -18,14 +17,19 @@ pub(super) struct Strike {
     lane: Rc<Lane>,
     key: usize,
     due_ns: u64,
+    deadline_ns: u64,
+    /// Its place in the table of deadlines.
+    watched: usize,
     finished: bool,
 }
 
 impl Strike {
-    /// The request for the arrival due at `due_ns`, which the lane knows by `key`.
-    pub(super) fn new(station: Rc<Station>, lane: Rc<Lane>, key: usize, due_ns: u64) -> Self {
+    /// The request for the arrival due at `due_ns` and sent at `now_ns`, which the lane knows by `key`.
+    pub(super) fn new(station: Rc<Station>, lane: Rc<Lane>, key: usize, due_ns: u64, now_ns: u64) -> Self {
         station.enter();
-        Self { station, lane, key, due_ns, finished: false }
+        let deadline_ns = now_ns.saturating_add(lane.tempo.get().timeout.as_nanos() as u64);
+        let watched = station.deadlines.enter(deadline_ns);
+        Self { station, lane, key, due_ns, deadline_ns, watched, finished: false }
     }
 
     /// Strikes, under the one deadline that covers everything from here to the last byte.
@@ -33,12 +37,11 @@ impl Strike {
         let sent_ns = clock::now_ns();
         self.station.stats.record_lag(sent_ns.saturating_sub(self.due_ns));
         let trace = Trace::new();
-        let deadline_ns = sent_ns + self.lane.tempo.get().timeout.as_nanos() as u64;
-        let deadline = self.station.instant_at(deadline_ns);
-        let result = match timeout_at(deadline, hammer.strike(&trace, deadline_ns)).await {
-            Ok(result) => result,
-            Err(_) => Err(Fault::from(trace.stage().map_or(Reason::TimeoutResponse, Stage::timeout_reason))),
-        };
+        let striking = hammer.strike(&trace, self.deadline_ns);
+        let result =
+            self.station.deadlines.watch(self.watched, striking).await.unwrap_or_else(|| {
+                Err(Fault::from(trace.stage().map_or(Reason::TimeoutResponse, Stage::timeout_reason)))
+            });
         let end_ns = clock::now_ns();
         self.finish(&result, &trace, sent_ns, end_ns);
         let station = Rc::clone(&self.station);
@@ -80,6 +83,7 @@ impl Drop for Strike {
         if !self.finished {
             self.lane.ledger.cancel();
         }
+        self.station.deadlines.leave(self.watched);
         self.lane.forget(self.key);
         self.station.leave(&self.lane);
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 
+use super::deadline::Deadlines;
 use super::lane::{Arm, Lane, LaneId, LaneSpec, Tempo};
 use super::pacer::{Pacer, Release, Slot};
 use super::wake::Wake;
@@ -138,9 +138,8 @@ pub(super) struct Station {
     in_flight: Cell<usize>,
     /// Told when nothing is in flight any more.
     drained: RefCell<Option<oneshot::Sender<()>>>,
+    pub(super) deadlines: Deadlines,
     wake: Wake,
-    /// The same moment on both clocks.
-    epoch: (Instant, u64),
 }
 
 impl Station {
@@ -155,8 +154,8 @@ impl Station {
             tallies: RefCell::default(),
             in_flight: Cell::new(0),
             drained: RefCell::new(None),
+            deadlines: Deadlines::new(),
             wake,
-            epoch: (Instant::now(), clock::now_ns()),
         })
     }
 
@@ -174,10 +173,11 @@ impl Station {
                 () = self.wake.fired(), if !more_is_due => {}
             }
             let now_ns = clock::now_ns();
+            self.deadlines.sweep(now_ns);
             more_is_due = self.release(now_ns);
             if !more_is_due {
-                let next_due_ns = self.pacer.borrow().next_due_ns();
-                self.wake.arm(next_due_ns.max(now_ns + self.tuning.get().coalesce_ns));
+                let next_ns = self.pacer.borrow().next_due_ns().min(self.deadlines.next_ns());
+                self.wake.arm(next_ns.max(now_ns + self.tuning.get().coalesce_ns));
             }
         }
     }
@@ -262,7 +262,7 @@ impl Station {
             let (Release::Due { slot, .. } | Release::Late { slot, .. }) = release;
             let Some(lane) = self.lanes.borrow().get(slot).cloned() else { continue };
             match release {
-                Release::Due { due_ns, .. } => self.admit(&lane, due_ns),
+                Release::Due { due_ns, .. } => self.admit(&lane, due_ns, now_ns),
                 Release::Late { count, .. } => lane.ledger.drop_arrivals(DropReason::Late, count),
             }
             if lane.retiring.get() {
@@ -280,13 +280,13 @@ impl Station {
     }
 
     /// Launches an arrival if the ceilings allow one more request in flight.
-    fn admit(self: &Rc<Self>, lane: &Rc<Lane>, due_ns: u64) {
+    fn admit(self: &Rc<Self>, lane: &Rc<Lane>, due_ns: u64, now_ns: u64) {
         if lane.tally.get() >= lane.tempo.get().max_in_flight {
             lane.ledger.drop_arrivals(DropReason::InFlight, 1);
         } else if self.total_in_flight() >= self.tuning.get().max_total_in_flight {
             lane.ledger.drop_arrivals(DropReason::GlobalLimit, 1);
         } else {
-            lane.launch(self, due_ns);
+            lane.launch(self, due_ns, now_ns);
         }
     }
 
@@ -347,12 +347,6 @@ impl Station {
             // Nobody waits for it any more: fine.
             let _ = done.send(());
         }
-    }
-
-    /// The instant at which [`clock::now_ns`] says `at_ns`.
-    pub(super) fn instant_at(&self, at_ns: u64) -> Instant {
-        let (instant, epoch_ns) = self.epoch;
-        instant + Duration::from_nanos(at_ns.saturating_sub(epoch_ns))
     }
 }
 
