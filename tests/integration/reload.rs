@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::faults::{failures, responses};
 use crate::overload::assert_rate_holds;
 use crate::support::origin::Request;
-use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, target, wait_until};
+use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, let_pass, target, wait_until};
 use crate::traffic::{distance, phase};
 
 fn finished(scrape: &Scrape, target: &str) -> f64 {
@@ -275,7 +275,7 @@ fn a_reload_that_hangs_gives_way_to_the_end() {
         // The first is read for, the second waits behind it.
         let asking = [(), ()].map(|()| {
             let asking = scope.spawn(|| daemon.request("POST", "/-/reload", &[]));
-            std::thread::sleep(Duration::from_millis(300));
+            let_pass(Duration::from_millis(300));
             asking
         });
         daemon.signal(Signal::HUP);
