@@ -76,7 +76,8 @@ impl Sink for Families {
     }
 }
 
-fn set_value(sample: &mut proto::Metric, kind: MetricType, value: f64) {
+/// Makes a sample a counter or a gauge.
+pub(super) fn set_value(sample: &mut proto::Metric, kind: MetricType, value: f64) {
     if kind == MetricType::COUNTER {
         let mut counter = Counter::default();
         counter.set_value(value);

@@ -11,9 +11,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Metric, MetricFamily, MetricType};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::families::set_value;
 
 /// Longer than any `stat` line: 52 numbers of at most 20 digits and a name of at most 64 bytes.
 const STAT_BYTES_MAX: usize = 2_048;
@@ -86,15 +88,7 @@ impl Collector for ProcessCollector {
 /// One family of one unlabelled series.
 fn family((name, kind, help): Entry, value: f64) -> MetricFamily {
     let mut metric = Metric::default();
-    if kind == MetricType::COUNTER {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    } else {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    }
+    set_value(&mut metric, kind, value);
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

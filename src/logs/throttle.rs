@@ -31,11 +31,6 @@ impl Throttle {
         self.held_back = 0;
         Some(held_back)
     }
-
-    /// How many lines are held back and not yet reported.
-    pub const fn held_back(&self) -> u64 {
-        self.held_back
-    }
 }
 
 #[cfg(test)]
@@ -52,15 +47,6 @@ mod tests {
         let mut throttle = Throttle::new(10);
         let answers: Vec<_> = [5, 6, 14, 15, 16, 30, 40].into_iter().map(|now_ns| throttle.admit(now_ns)).collect();
         assert_eq!(answers, [Some(0), None, None, Some(2), None, Some(1), Some(0)]);
-    }
-
-    #[test]
-    fn what_is_still_held_back_can_be_read() {
-        let mut throttle = Throttle::new(10);
-        throttle.admit(0);
-        throttle.admit(1);
-        throttle.admit(2);
-        assert_eq!(throttle.held_back(), 2);
     }
 
     #[test]

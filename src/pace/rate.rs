@@ -86,11 +86,6 @@ impl Rate {
     pub fn as_per_second(self) -> f64 {
         self.count as f64 * NANOS_PER_SECOND as f64 / self.period_ns as f64
     }
-
-    /// Nanoseconds between two arrivals, rounded up.
-    pub const fn gap_ns(self) -> u64 {
-        self.period_ns.div_ceil(self.count)
-    }
 }
 
 impl FromStr for Rate {
