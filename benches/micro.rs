@@ -141,6 +141,7 @@ fn roster(targets: u32) -> (Arc<Roster>, Vec<LedgerWriter>) {
     let writers = (0..targets).map(|index| {
         let name: Arc<str> = format!("target-{index:05}").into();
         let info = TargetInfo {
+            insecure: None,
             protocol: "http",
             authority: "shop.example:8080".to_owned(),
             labels: [("team".to_owned(), "checkout".to_owned())].into(),

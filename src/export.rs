@@ -87,6 +87,7 @@ mod tests {
         let roster = Arc::new(Roster::new(shape.clone(), vec![worker]));
         for name in ["a", "b", "gone"] {
             let info = TargetInfo {
+                insecure: None,
                 protocol: "http",
                 authority: "[::1]:80".to_owned(),
                 labels: BTreeMap::from([("team".to_owned(), "a\\b \"quoted\"\nnext".to_owned())]),

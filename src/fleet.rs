@@ -307,8 +307,9 @@ impl Fleet {
 
     fn describe(&self, name: &TargetName, target: &Target) {
         let info = TargetInfo {
-            protocol: "http",
+            protocol: if target.http.tls.is_some() { "https" } else { "http" },
             authority: authority(target),
+            insecure: target.http.tls.as_ref().map(|tls| tls.spec().insecure_skip_verify),
             labels: target.labels.clone(),
             rate_per_second: target.rate.as_per_second(),
             max_in_flight: target.max_in_flight,

@@ -52,6 +52,12 @@ labels! {
         LocalPorts => "local_ports",
         /// The process is out of file descriptors.
         LocalFds => "local_fds",
+        /// Connected, but no TLS handshake in time.
+        TlsTimeout => "tls_timeout",
+        /// A certificate, the peer's or ours, was not accepted.
+        TlsCertificate => "tls_certificate",
+        /// What came is no TLS, or both sides have no version or cipher in common.
+        TlsProtocol => "tls_protocol",
         /// Connected, but the first byte of the response did not come in time.
         TimeoutResponse => "timeout_response",
         /// The response began, but its last byte did not come in time.
@@ -92,6 +98,8 @@ labels! {
         Dns => "dns",
         /// Opening a connection.
         Connect => "connect",
+        /// Securing it.
+        Tls => "tls",
         /// From handing the request to the connection to the first byte of the response.
         Wait => "wait",
         /// From the first byte of the response to its last.
@@ -105,6 +113,7 @@ impl Stage {
         match self {
             Self::Dns => Reason::DnsTimeout,
             Self::Connect => Reason::ConnectTimeout,
+            Self::Tls => Reason::TlsTimeout,
             Self::Wait => Reason::TimeoutResponse,
             Self::Receive => Reason::TimeoutBody,
         }
@@ -208,9 +217,9 @@ mod tests {
         trace.enter(Stage::Connect, 100);
         trace.enter(Stage::Wait, 150);
         assert_eq!(trace.stage(), Some(Stage::Wait));
-        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, None]);
+        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, None, None]);
         trace.complete(175);
-        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), Some(25), None]);
+        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, Some(25), None]);
         assert_eq!(trace.stage(), None);
     }
 

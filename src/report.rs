@@ -189,6 +189,7 @@ mod tests {
         writer.cancel();
         ledger.wire.sent_bytes.add(2048);
         let info = TargetInfo {
+            insecure: None,
             protocol: "http",
             authority: "shop.example:80".to_owned(),
             labels: BTreeMap::new(),

@@ -15,6 +15,8 @@ pub struct TargetInfo {
     pub protocol: &'static str,
     /// Host and port that it strikes.
     pub authority: String,
+    /// Whether its certificate is not checked; `None` without TLS.
+    pub insecure: Option<bool>,
     /// The operator's labels.
     pub labels: BTreeMap<String, String>,
     /// The rate that the schedule asks for, per second.
@@ -210,7 +212,15 @@ mod tests {
 
     fn info(rate_per_second: f64) -> TargetInfo {
         let (authority, labels) = ("127.0.0.1:80".to_owned(), BTreeMap::new());
-        TargetInfo { protocol: "http", authority, labels, rate_per_second, max_in_flight: 1, since_ns: 0 }
+        TargetInfo {
+            protocol: "http",
+            authority,
+            insecure: None,
+            labels,
+            rate_per_second,
+            max_in_flight: 1,
+            since_ns: 0,
+        }
     }
 
     fn strike(writer: &LedgerWriter) {

@@ -34,6 +34,8 @@ const METRICS: &[Metric] = &[
     c::SENT_BYTES,
     c::RECEIVED_BYTES,
     c::DNS_ADDRESSES,
+    c::CERTIFICATE_NOT_AFTER,
+    c::INSECURE,
     c::RETIRED,
     c::WORKERS,
 ];
@@ -189,4 +191,12 @@ fn write_wire(sink: &mut impl Sink, targets: &[TargetView]) {
     per_target(sink, c::SENT_BYTES, targets, |target| target.counts.wire.sent_bytes as f64);
     per_target(sink, c::RECEIVED_BYTES, targets, |target| target.counts.wire.received_bytes as f64);
     per_target(sink, c::DNS_ADDRESSES, targets, |target| target.counts.wire.dns_addresses as f64);
+    sink.family(c::CERTIFICATE_NOT_AFTER);
+    for target in targets.iter().filter(|target| target.counts.wire.certificate_not_after > 0) {
+        sink.value(&[&target.name], target.counts.wire.certificate_not_after as f64);
+    }
+    sink.family(c::INSECURE);
+    for (target, insecure) in targets.iter().filter_map(|target| Some((target, target.info.insecure?))) {
+        sink.value(&[&target.name], f64::from(u8::from(insecure)));
+    }
 }

@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection: hyper's two halves, and an end that is counted.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use hyper::body::Incoming;
@@ -12,7 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::fault;
 use super::request::Payload;
-use crate::net::{Fate, Fault, Pooled, Socket};
+use super::road::Seat;
+use crate::net::{Fate, Fault, PoolPolicy, Pooled, Stream, Tenure};
 use crate::stats::CloseReason;
 
 /// Bytes read while a response's head is awaited. hyper bounds a head by itself, but not how many interim responses
@@ -27,6 +29,8 @@ pub(super) struct Connection {
     /// Reads and writes the socket, and owns it.
     driver: JoinHandle<()>,
     fate: Rc<Fate>,
+    tenure: Tenure,
+    _seat: Seat,
     received_before: u64,
     /// What a drop is counted as: a request that was cut off, unless [`close`](Pooled::close) says otherwise.
     end: CloseReason,
@@ -35,10 +39,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1 on a new socket. Called inside the worker's `LocalSet`.
-    pub(super) async fn open(socket: Socket) -> Result<Self, Fault> {
-        let fate = socket.fate();
-        let handshake = http1::handshake(TokioIo::new(socket)).await;
+    /// Speaks HTTP/1.1 on a new connection. Called inside the worker's `LocalSet`.
+    pub(super) async fn open(stream: Stream, seat: Seat, now_ns: u64, policy: &PoolPolicy) -> Result<Self, Fault> {
+        let fate = stream.fate();
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| fault::of_response(error, false))?;
         let driver = tokio::task::spawn_local({
             let fate = Rc::clone(&fate);
@@ -50,7 +54,9 @@ impl Connection {
                 }
             }
         });
-        Ok(Self { sender, driver, fate, received_before: 0, end: CloseReason::Canceled, spare_headers: None })
+        let tenure = Tenure::new(now_ns, policy);
+        let end = CloseReason::Canceled;
+        Ok(Self { sender, driver, fate, tenure, _seat: seat, received_before: 0, end, spare_headers: None })
     }
 
     /// Sends a request and waits for the head of its response.
@@ -58,6 +64,7 @@ impl Connection {
         &mut self,
         request: Request<Payload>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Payload>>> {
+        self.tenure.serve();
         self.received_before = self.fate.received_bytes.get();
         self.fate.receive_limit.set(self.received_before + MAX_BYTES_BEFORE_HEAD);
         let response = self.sender.try_send_request(request).await;
@@ -70,20 +77,24 @@ impl Connection {
         self.fate.received_bytes.get() == self.received_before
     }
 
-    /// After a complete response: whether the connection can take another request. It can't while a part of the last
-    /// one is still unsent, or when the peer asked for its end.
-    pub(super) async fn settle(&self) -> bool {
+    /// After a complete response: waits until it shows whether the connection can take another request. It can't while a
+    /// part of the last one is still unsent, or when the peer asked for its end.
+    pub(super) async fn settle(&self) {
         if !self.sender.is_ready() && !self.sender.is_closed() {
             // The driver notices the end of the response in its own turn.
             tokio::task::yield_now().await;
         }
-        self.sender.is_ready()
+    }
+
+    /// The address at its other end, if it has one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.fate.address
     }
 }
 
 impl Pooled for Connection {
-    fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+    fn unfit(&self, now_ns: u64, policy: &PoolPolicy) -> Option<CloseReason> {
+        if self.sender.is_ready() { self.tenure.over(now_ns, policy) } else { Some(CloseReason::Peer) }
     }
 
     fn close(mut self, reason: CloseReason) {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Uri};
 
 use crate::config::HttpRequest;
@@ -21,13 +21,29 @@ pub(super) struct Template {
 }
 
 impl Template {
-    pub(super) fn new(spec: &HttpRequest) -> Self {
+    /// As HTTP/1.1 has it: the path on the request line, the authority in a header.
+    pub(super) fn http1(spec: &HttpRequest) -> Self {
+        Self::new(spec, Uri::from(spec.path.clone()), spec.headers.clone())
+    }
+
+    /// As HTTP/2 has it (RFC 9113, 8.3.1): scheme and authority are parts of the URI. `None` for an authority, as the
+    /// configuration has it, that is none.
+    pub(super) fn http2(spec: &HttpRequest) -> Option<Self> {
         let mut headers = spec.headers.clone();
+        let authority = headers.remove(HOST)?;
+        let uri = Uri::builder()
+            .scheme(if spec.tls.is_some() { "https" } else { "http" })
+            .authority(authority.as_bytes())
+            .path_and_query(spec.path.clone());
+        Some(Self::new(spec, uri.build().ok()?, headers))
+    }
+
+    fn new(spec: &HttpRequest, uri: Uri, mut headers: HeaderMap) -> Self {
         if spec.body.is_empty() && [Method::POST, Method::PUT, Method::PATCH].contains(&spec.method) {
             // RFC 9110, 8.6; hyper leaves it out, and some servers then answer 411.
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        Self { method: spec.method.clone(), uri: Uri::from(spec.path.clone()), headers, body: spec.body.clone() }
+        Self { method: spec.method.clone(), uri, headers, body: spec.body.clone() }
     }
 
     /// The request. `spare` is an old response's header map: hyper turns a request's map into its response's, so passing
