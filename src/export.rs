@@ -87,7 +87,7 @@ mod tests {
         let roster = Arc::new(Roster::new(shape.clone(), vec![worker]));
         for name in ["a", "b", "gone"] {
             let info = TargetInfo {
-                insecure: None,
+                insecure: Some(name == "b"),
                 protocol: "http",
                 authority: "[::1]:80".to_owned(),
                 labels: BTreeMap::from([("team".to_owned(), "a\\b \"quoted\"\nnext".to_owned())]),
@@ -101,6 +101,7 @@ mod tests {
             if name == "b" {
                 continue;
             }
+            writer.ledger().wire.certificate_not_after.set(2_000_000_000);
             let trace = Trace::new();
             trace.enter(Stage::Wait, 0);
             trace.complete(3_000_000);
@@ -136,6 +137,9 @@ mod tests {
             "hammerd_request_phase_seconds_count{target=\"a\",phase=\"wait\"} 4",
             "hammerd_retired_requests_total{stage=\"finished\"} 4",
             "hammerd_target_info{target=\"a\",protocol=\"http\",authority=\"[::1]:80\",team=\"a\\\\b \\\"quoted\\\"\\nnext\"} 1",
+            "hammerd_tls_peer_certificate_not_after_timestamp_seconds{target=\"a\"} 2000000000",
+            "hammerd_tls_insecure_skip_verify{target=\"a\"} 0",
+            "hammerd_tls_insecure_skip_verify{target=\"b\"} 1",
             "hammerd_log_lines_lost_total 3",
         ] {
             assert!(direct.lines().any(|written| written == line), "no {line} in\n{direct}");

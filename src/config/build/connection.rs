@@ -127,7 +127,7 @@ impl<'a> Build<'a> {
         let most = policy.max_connections.unwrap_or(usize::MAX).min(max_in_flight.unwrap_or(u64::MAX) as usize);
         if let Some(preconnect) = preconnect.filter(|preconnect| preconnect.found.value as usize > most) {
             let text = format!("{} connections are more than are ever in use, {most}", preconnect.found.value);
-            self.mistakes.push(preconnect.found.place, join(preconnect.path, "pool.preconnect"), text);
+            self.mistakes.push(preconnect.found.place, join(&join(preconnect.path, "pool"), "preconnect"), text);
         }
         Some(policy)
     }
@@ -156,7 +156,7 @@ impl<'a> Build<'a> {
         let cert_file = pick(tls, defaults, |tls| &tls.cert_file);
         let key_file = pick(tls, defaults, |tls| &tls.key_file);
         let server_name = pick(tls, defaults, |tls| &tls.server_name).map(|name| name.found.value.clone());
-        let ca = ca_file.as_ref().map(|file| self.pem(file, "tls.ca_file"));
+        let ca = ca_file.as_ref().map(|file| self.pem(file, "ca_file"));
         let identity = self.identity(cert_file.as_ref(), key_file.as_ref());
         let spec = TlsSpec {
             server_name: server_name.unwrap_or_else(|| endpoint.host.trim_end_matches('.').to_owned()),
@@ -176,13 +176,13 @@ impl<'a> Build<'a> {
             Err(error) => error,
         };
         let blamed = match &error {
-            TlsError::Ca(_) => ca_file.map(|file| (file, "tls.ca_file")),
-            TlsError::Cert(_) => cert_file.map(|file| (file, "tls.cert_file")),
-            TlsError::Key(_) => key_file.map(|file| (file, "tls.key_file")),
+            TlsError::Ca(_) => ca_file.map(|file| (file, "ca_file")),
+            TlsError::Cert(_) => cert_file.map(|file| (file, "cert_file")),
+            TlsError::Key(_) => key_file.map(|file| (file, "key_file")),
             TlsError::ServerName(_) => None,
         };
         match blamed {
-            Some((file, key)) => self.refuse_file(file.found, &join(file.path, key), &error.to_string()),
+            Some((file, key)) => self.refuse_file(file.found, &join(&join(file.path, "tls"), key), &error.to_string()),
             None => {
                 let text =
                     format!("the URL's host can't be the name in a certificate, and server_name is not set: {error}");
@@ -203,16 +203,16 @@ impl<'a> Build<'a> {
             (Some(cert_file), Some(key_file)) => (cert_file, key_file),
             (Some(lone), None) => {
                 let text = "set without tls.key_file: a client certificate needs its key";
-                self.mistakes.push(lone.found.place, join(lone.path, "tls.cert_file"), text);
+                self.mistakes.push(lone.found.place, join(&join(lone.path, "tls"), "cert_file"), text);
                 return None;
             }
             (None, Some(lone)) => {
                 let text = "set without tls.cert_file: a key needs its certificate";
-                self.mistakes.push(lone.found.place, join(lone.path, "tls.key_file"), text);
+                self.mistakes.push(lone.found.place, join(&join(lone.path, "tls"), "key_file"), text);
                 return None;
             }
         };
-        let (cert, key) = (self.pem(cert_file, "tls.cert_file"), self.pem(key_file, "tls.key_file"));
+        let (cert, key) = (self.pem(cert_file, "cert_file"), self.pem(key_file, "key_file"));
         Some(Some(IdentityFiles {
             cert_file: cert_file.found.value.clone(),
             key_file: key_file.found.value.clone(),
@@ -222,7 +222,7 @@ impl<'a> Build<'a> {
     }
 
     fn pem(&mut self, file: &Pick<'_, PathBuf>, key: &str) -> Option<Bytes> {
-        self.read(file.found, &join(file.path, key), MAX_PEM)
+        self.read(file.found, &join(&join(file.path, "tls"), key), MAX_PEM)
     }
 }
 

@@ -253,7 +253,15 @@ fn keys<S: Section>(except: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
-    let text = format!("{ONE_TARGET}body = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n");
+    let folder = Folder::new();
+    let certified = rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap();
+    let cert = folder.write("cert.pem", certified.cert.pem());
+    let key = folder.write("key.pem", certified.signing_key.serialize_pem());
+    let text = format!(
+        "[targets.x]\nurl = 'https://h/'\nrate = 1\nbody = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n\
+         connect_to = 'h2:1'\ntls = {{ ca_file = {cert:?}, cert_file = {cert:?}, key_file = {key:?}, server_name = 'n' }}\n\
+         pool = {{ max_connections = 5, max_requests = 6 }}\n"
+    );
     let shown: toml::de::DeTable<'_> = {
         let shown = redacted(&accept(&inline(text))).leak();
         toml::de::DeTable::parse(shown).unwrap().into_inner()
@@ -293,6 +301,12 @@ fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
     // What a file held is shown under the key that it stands for.
     let files = ["url_file", "headers_file", "body_file"];
     assert_eq!(printed(&["targets", "x"]), sorted(keys::<section::Target>(&files)));
+    for (name, keys) in
+        [("tls", keys::<section::Tls>(&[])), ("dns", keys::<section::Dns>(&[])), ("pool", keys::<section::Pool>(&[]))]
+    {
+        assert_eq!(described(&format!("/properties/defaults/properties/{name}")), keys);
+        assert_eq!(printed(&["targets", "x", name]), sorted(keys));
+    }
 }
 
 #[test]
