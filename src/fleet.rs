@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::clock;
 use crate::config::{Config, Engine, Limits, Target, TargetName};
@@ -306,6 +307,9 @@ impl Fleet {
     }
 
     fn describe(&self, name: &TargetName, target: &Target) {
+        if target.http.tls.as_ref().is_some_and(|tls| tls.spec().insecure_skip_verify) {
+            warn!(target = name.as_str(), "its certificate is not checked (insecure_skip_verify): it may be anybody's");
+        }
         let info = TargetInfo {
             protocol: if target.http.tls.is_some() { "https" } else { "http" },
             authority: authority(target),

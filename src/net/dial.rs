@@ -26,7 +26,7 @@ const STALE_LOOKUP_BUDGET: Duration = Duration::from_secs(1);
 /// How long a resolver that failed is not asked while there are such addresses.
 const SPARED_NS: u64 = 5_000_000_000;
 /// How long an address that failed comes last.
-const DEAD_NS: u64 = 30_000_000_000;
+const DEAD_NS: u64 = 10_000_000_000;
 
 /// Descriptors that no connection of a target takes, so that scrapes and reloads find some: a quarter of them all, at
 /// most this many.

@@ -21,6 +21,9 @@ pub(super) struct Connection {
     pub(super) secret: bool,
 }
 
+/// Mistakes were noted.
+struct Noted;
+
 /// A key of a target's inner section, and the path of the target or of the defaults that set it.
 struct Pick<'a, T> {
     found: &'a Found<T>,
@@ -76,7 +79,7 @@ impl<'a> Build<'a> {
         let tls = self.tls(own, place, path, endpoint, alpn);
         let secret = own.connect_to.or(&self.defaults.connect_to).found().is_some_and(|found| found.secret)
             || [&own.tls, &self.defaults.tls].into_iter().filter_map(Slot::value).any(has_secret);
-        Some(Connection { route: route?, tls: tls?, version: version?.value, pool: pool?, secret })
+        Some(Connection { route: route?, tls: tls.ok()?, version: version?.value, pool: pool?, secret })
     }
 
     fn route<'b>(&mut self, own: &'b section::Target, path: &'b str, endpoint: &Endpoint) -> Option<Route>
@@ -132,7 +135,7 @@ impl<'a> Build<'a> {
         Some(policy)
     }
 
-    /// `Some(None)` for plain HTTP.
+    /// `None` for plain HTTP.
     fn tls<'b>(
         &mut self,
         own: &'b section::Target,
@@ -140,7 +143,7 @@ impl<'a> Build<'a> {
         path: &'b str,
         endpoint: &Endpoint,
         alpn: &[&'static [u8]],
-    ) -> Option<Option<Arc<Tls>>>
+    ) -> Result<Option<Arc<Tls>>, Noted>
     where
         'a: 'b,
     {
@@ -149,7 +152,7 @@ impl<'a> Build<'a> {
                 let text = "set, but the URL begins with http://: there is no TLS";
                 self.mistakes.push(tls.place, join(path, "tls"), text);
             }
-            return Some(None);
+            return Ok(None);
         }
         let (tls, defaults) = ((&own.tls, path), &self.defaults.tls);
         let ca_file = pick(tls, defaults, |tls| &tls.ca_file);
@@ -161,18 +164,18 @@ impl<'a> Build<'a> {
         let spec = TlsSpec {
             server_name: server_name.unwrap_or_else(|| endpoint.host.trim_end_matches('.').to_owned()),
             ca: match (&ca_file, ca) {
-                (Some(file), Some(pem)) => Some((file.found.value.clone(), pem?)),
+                (Some(file), Some(pem)) => Some((file.found.value.clone(), pem.ok_or(Noted)?)),
                 _ => None,
             },
             identity: identity?,
-            min_version: pick(tls, defaults, |tls| &tls.min_version)?.found.value,
-            insecure_skip_verify: pick(tls, defaults, |tls| &tls.insecure_skip_verify)?.found.value,
-            resumption: pick(tls, defaults, |tls| &tls.resumption)?.found.value,
-            handshake_timeout: pick(tls, defaults, |tls| &tls.handshake_timeout)?.found.value,
+            min_version: pick(tls, defaults, |tls| &tls.min_version).ok_or(Noted)?.found.value,
+            insecure_skip_verify: pick(tls, defaults, |tls| &tls.insecure_skip_verify).ok_or(Noted)?.found.value,
+            resumption: pick(tls, defaults, |tls| &tls.resumption).ok_or(Noted)?.found.value,
+            handshake_timeout: pick(tls, defaults, |tls| &tls.handshake_timeout).ok_or(Noted)?.found.value,
             alpn: alpn.to_vec(),
         };
         let error = match Tls::new(spec) {
-            Ok(tls) => return Some(Some(Arc::new(tls))),
+            Ok(tls) => return Ok(Some(Arc::new(tls))),
             Err(error) => error,
         };
         let blamed = match &error {
@@ -181,43 +184,42 @@ impl<'a> Build<'a> {
             TlsError::Key(_) => key_file.map(|file| (file, "key_file")),
             TlsError::ServerName(_) => None,
         };
-        match blamed {
-            Some((file, key)) => self.refuse_file(file.found, &join(&join(file.path, "tls"), key), &error.to_string()),
-            None => {
-                let text =
-                    format!("the URL's host can't be the name in a certificate, and server_name is not set: {error}");
-                self.mistakes.push(place, join(path, "tls"), text);
-            }
+        if let Some((file, key)) = blamed {
+            self.refuse_file(file.found, &join(&join(file.path, "tls"), key), &error.to_string());
+        } else {
+            let text =
+                format!("the URL's host can't be the name in a certificate, and server_name is not set: {error}");
+            self.mistakes.push(place, join(path, "tls"), text);
         }
-        None
+        Err(Noted)
     }
 
-    /// `Some(None)` for no client certificate.
+    /// `None` for no client certificate.
     fn identity(
         &mut self,
         cert_file: Option<&Pick<'_, PathBuf>>,
         key_file: Option<&Pick<'_, PathBuf>>,
-    ) -> Option<Option<IdentityFiles>> {
+    ) -> Result<Option<IdentityFiles>, Noted> {
         let (cert_file, key_file) = match (cert_file, key_file) {
-            (None, None) => return Some(None),
+            (None, None) => return Ok(None),
             (Some(cert_file), Some(key_file)) => (cert_file, key_file),
             (Some(lone), None) => {
                 let text = "set without tls.key_file: a client certificate needs its key";
                 self.mistakes.push(lone.found.place, join(&join(lone.path, "tls"), "cert_file"), text);
-                return None;
+                return Err(Noted);
             }
             (None, Some(lone)) => {
                 let text = "set without tls.cert_file: a key needs its certificate";
                 self.mistakes.push(lone.found.place, join(&join(lone.path, "tls"), "key_file"), text);
-                return None;
+                return Err(Noted);
             }
         };
         let (cert, key) = (self.pem(cert_file, "cert_file"), self.pem(key_file, "key_file"));
-        Some(Some(IdentityFiles {
+        Ok(Some(IdentityFiles {
             cert_file: cert_file.found.value.clone(),
             key_file: key_file.found.value.clone(),
-            cert: cert?,
-            key: key?,
+            cert: cert.ok_or(Noted)?,
+            key: key.ok_or(Noted)?,
         }))
     }
 

@@ -40,6 +40,8 @@ fn what_nobody_sets_has_the_documented_value() {
 #[test]
 fn every_file_under_config_is_accepted() {
     let secrets = Folder::new();
+    let certified = rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap();
+    let (cert, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
     let mut seen = 0;
     for path in [files("config"), files("config/examples")].concat() {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -49,6 +51,9 @@ fn every_file_under_config_is_accepted() {
         let text = text
             .replace("/run/secrets/shop-token", secrets.write("token", "Bearer t\n").to_str().unwrap())
             .replace("/run/secrets/hook-url", secrets.write("url", "http://h/t\n").to_str().unwrap())
+            .replace("/etc/hammerd/ca.pem", secrets.write("ca", &cert).to_str().unwrap())
+            .replace("/etc/hammerd/client.pem", secrets.write("cert", &cert).to_str().unwrap())
+            .replace("/etc/hammerd/client.key", secrets.write("key", &key).to_str().unwrap())
             .replace("/etc/hammerd/checkout.json", secrets.write("body", "{}").to_str().unwrap());
         env.push(("UNUSED".to_owned(), String::new()));
         let sources = Sources { files: vec![secrets.write(name, text)], env, ..Sources::default() };
@@ -56,7 +61,7 @@ fn every_file_under_config_is_accepted() {
         assert!(!config.targets.is_empty(), "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 5);
 }
 
 #[test]

@@ -144,13 +144,11 @@ impl Road {
     fn at_hand(&self, now_ns: u64) -> Option<Way> {
         if self.speaks.get() == Speaks::Http1 {
             let connection = self.idle.take(now_ns)?;
-            return match self.dialer.knows(connection.address()) {
-                true => Some(Way::Alone(connection, true)),
-                false => {
-                    connection.close(CloseReason::AddressGone);
-                    self.at_hand(now_ns)
-                }
-            };
+            if self.dialer.knows(connection.address()) {
+                return Some(Way::Alone(connection, true));
+            }
+            connection.close(CloseReason::AddressGone);
+            return self.at_hand(now_ns);
         }
         self.retire_unfit(now_ns);
         let shared = self.shared.borrow();
