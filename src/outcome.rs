@@ -16,6 +16,8 @@ macro_rules! labels {
             pub const ALL: [Self; Self::COUNT] = [$(Self::$variant,)+];
             /// How many values there are.
             pub const COUNT: usize = [$(Self::$variant,)+].len();
+            /// Every label text, in the same order.
+            pub const LABELS: [&'static str; Self::COUNT] = [$($text,)+];
 
             /// The label text.
             pub const fn label(self) -> &'static str {

@@ -33,7 +33,7 @@ pub struct TargetView {
     /// Its name.
     pub name: Arc<str>,
     /// What is known of it.
-    pub info: TargetInfo,
+    pub info: Arc<TargetInfo>,
     /// Its counts, over all workers and since it came.
     pub counts: Snapshot,
 }
@@ -90,7 +90,7 @@ struct Entries {
 
 #[derive(Debug)]
 struct Entry {
-    info: TargetInfo,
+    info: Arc<TargetInfo>,
     /// One for each lane, those that are ending included.
     ledgers: Vec<Arc<Ledger>>,
     /// The sum of ledgers that nobody writes to any more.
@@ -148,9 +148,9 @@ impl Roster {
         let mut entries = self.entries();
         if let Some(entry) = entries.targets.get_mut(name) {
             let since_ns = entry.info.since_ns;
-            entry.info = TargetInfo { since_ns, ..info };
+            entry.info = Arc::new(TargetInfo { since_ns, ..info });
         } else {
-            let entry = Entry { info, ledgers: Vec::new(), settled: Snapshot::default() };
+            let entry = Entry { info: Arc::new(info), ledgers: Vec::new(), settled: Snapshot::default() };
             entries.targets.insert(Arc::clone(name), entry);
         }
     }
@@ -184,6 +184,14 @@ impl Roster {
 
     /// All targets, and what became of those that were removed, at one moment.
     pub fn read(&self) -> RosterView {
+        let mut targets = Vec::new();
+        let retired = self.visit(|target| targets.push(target));
+        RosterView { targets, retired }
+    }
+
+    /// Shows all targets in the order of their names to `see`, and returns what became of those that were removed: what
+    /// [`read`](Self::read) does, for those who need not keep the copies. The roster is locked meanwhile.
+    pub fn visit(&self, mut see: impl FnMut(TargetView)) -> RetiredTotals {
         let mut entries = self.entries();
         let Entries { targets, retiring, retired } = &mut *entries;
         retiring.retain_mut(|ledger| keep_or_settle(ledger, |counts| retired.add(counts)));
@@ -191,11 +199,11 @@ impl Roster {
         for ledger in retiring {
             retired.add(&ledger.snapshot());
         }
-        let targets = targets.iter_mut().map(|(name, entry)| {
+        for (name, entry) in targets {
             entry.settle();
-            TargetView { name: Arc::clone(name), info: entry.info.clone(), counts: entry.counts() }
-        });
-        RosterView { targets: targets.collect(), retired }
+            see(TargetView { name: Arc::clone(name), info: Arc::clone(&entry.info), counts: entry.counts() });
+        }
+        retired
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -248,7 +256,7 @@ mod tests {
 
         let view = &roster.read().targets[0];
         assert_eq!((view.counts.finished, view.counts.responses.as_slice()), (4, [(200, 4)].as_slice()));
-        assert_eq!(view.info, info(2.0));
+        assert_eq!(*view.info, info(2.0));
         assert_eq!(view.counts.wire.dns_addresses, 2, "addresses in use are those of lanes at work");
         assert_eq!(roster.entries().targets["a"].ledgers.len(), 1, "ledgers without a writer are added up");
     }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::turns::Turns;
 use super::wire::{Slot, Stage, Wire};
 use super::{Bounds, Face, Scraped, routes};
 use crate::logs::Throttle;
@@ -39,6 +40,7 @@ pub(super) struct Room {
     /// The bytes of all answers in memory.
     pub(super) held_bytes: Arc<AtomicUsize>,
     pub(super) complaints: Complaints,
+    pub(super) turns: Rc<Turns>,
     scraped: watch::Sender<Option<Scraped>>,
     stopped: watch::Receiver<()>,
     seats: RefCell<BTreeMap<u64, Seat>>,
@@ -67,6 +69,7 @@ impl Room {
             bounds,
             held_bytes,
             complaints: Complaints::new(),
+            turns: Rc::new(Turns::new()),
             scraped,
             stopped,
             seats: RefCell::default(),
