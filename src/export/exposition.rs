@@ -120,7 +120,7 @@ mod tests {
                 let piece = exposition.next_piece().expect("it is not over");
                 prop_assert!(piece.ends_with('\n'));
                 let is_the_rest = exposition.is_over() && piece.len() == rest / 2 * 2;
-                prop_assert!(is_the_rest || piece.len() < PIECE_BYTES + ROOM_BYTES + 30 * name);
+                prop_assert!(is_the_rest || piece.len() < PIECE_BYTES + ROOM_BYTES + 100 * name);
                 together += &piece;
             }
             prop_assert_eq!(exposition.next_piece(), None);
