@@ -25,7 +25,6 @@ use crate::stats::CloseReason;
 /// Strikes one URL with one request.
 #[derive(Debug)]
 pub struct HttpHammer {
-    spec: Arc<HttpRequest>,
     template: Template,
     road: Rc<Road>,
 }
@@ -34,7 +33,7 @@ pub struct HttpHammer {
 #[derive(Debug)]
 struct Road {
     dialer: Dialer,
-    pool: Pool<Connection>,
+    pool: Pool<Box<Connection>>,
 }
 
 /// Makes [`HttpHammer`]s.
@@ -53,8 +52,8 @@ impl Forge for HttpForge {
         let spec = Arc::clone(&self.request);
         // A connection is open to an address that the guard of its time admitted: another guard, another road.
         let same_way = before.filter(|before| {
-            before.spec.host == spec.host
-                && before.spec.port == spec.port
+            before.spec().host == spec.host
+                && before.spec().port == spec.port
                 && *before.road.dialer.guard() == *anvil.guard
         });
         let road = if let Some(before) = same_way {
@@ -65,7 +64,7 @@ impl Forge for HttpForge {
             let dialer = Dialer::new(&spec.host, spec.port, guard, anvil.resolver.clone(), ledger);
             Rc::new(Road { dialer, pool: Pool::new(self.max_idle) })
         };
-        Rc::new(HttpHammer { template: Template::new(&spec), spec, road })
+        Rc::new(HttpHammer { template: Template::new(spec), road })
     }
 }
 
@@ -84,7 +83,7 @@ impl Hammer for HttpHammer {
                 trace.enter(Stage::Wait, clock::now_ns());
                 connection
             };
-            let request = self.template.request(connection.spare_headers.take());
+            let request = self.template.request(connection.take_headers());
             match connection.send(request).await {
                 Ok(response) => return self.receive(connection, response, trace).await,
                 // It met a connection that was just closing, and no byte of it was written.
@@ -106,9 +105,13 @@ impl Hammer for HttpHammer {
 const MAX_RESENDS: usize = 3;
 
 impl HttpHammer {
+    fn spec(&self) -> &HttpRequest {
+        self.template.spec()
+    }
+
     async fn receive(
         &self,
-        mut connection: Connection,
+        mut connection: Box<Connection>,
         response: hyper::Response<Incoming>,
         trace: &Trace,
     ) -> Result<Answer, Fault> {
@@ -119,20 +122,20 @@ impl HttpHammer {
             connection.close(CloseReason::Failed);
             return Err(Fault::new(Reason::Protocol, "the response has both Content-Length and Transfer-Encoding"));
         }
-        if let Err(fault) = drain(body, self.spec.max_body).await {
+        if let Err(fault) = drain(body, self.spec().max_body).await {
             connection.close(CloseReason::Failed);
             return Err(fault);
         }
         let now_ns = clock::now_ns();
         trace.complete(now_ns);
         let status = head.status;
-        connection.spare_headers = Some(head.headers);
+        connection.keep_headers(head.headers);
         if connection.settle().await {
             self.road.pool.put(connection, now_ns);
         } else {
             connection.close(CloseReason::Peer);
         }
-        Ok(Answer { status: status.as_u16(), expected: self.spec.expect_status.contains(status) })
+        Ok(Answer { status: status.as_u16(), expected: self.spec().expect_status.contains(status) })
     }
 }
 
