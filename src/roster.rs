@@ -93,25 +93,30 @@ struct Entry {
     info: Arc<TargetInfo>,
     /// One for each lane, those that are ending included.
     ledgers: Vec<Arc<Ledger>>,
-    /// The sum of ledgers that nobody writes to any more.
-    settled: Snapshot,
+    /// The sum of ledgers that nobody writes to any more. Boxed: most targets have none, and it is over a kilobyte.
+    settled: Option<Box<Snapshot>>,
 }
 
 impl Entry {
     /// Adds up the ledgers whose lanes are gone, so that the list stays as short as the lanes are few.
     fn settle(&mut self) {
         let settled = &mut self.settled;
-        self.ledgers.retain_mut(|ledger| keep_or_settle(ledger, |counts| settled.merge(counts)));
-        // Counts go on; what was the latest lookup of a lane that is gone says nothing of now.
-        settled.wire.dns_addresses = 0;
+        self.ledgers.retain_mut(|ledger| {
+            keep_or_settle(ledger, |counts| {
+                let settled = settled.get_or_insert_default();
+                settled.merge(counts);
+                // Counts go on; what was the latest lookup of a lane that is gone says nothing of now.
+                settled.wire.dns_addresses = 0;
+            })
+        });
     }
 
     fn counts(&self) -> Snapshot {
         let mut copies = self.ledgers.iter().map(|ledger| ledger.snapshot());
         let mut counts = copies.next().unwrap_or_default();
         copies.for_each(|copy| counts.merge(&copy));
-        if self.settled.scheduled > 0 {
-            counts.merge(&self.settled);
+        if let Some(settled) = &self.settled {
+            counts.merge(settled);
         }
         counts
     }
@@ -150,7 +155,7 @@ impl Roster {
             let since_ns = entry.info.since_ns;
             entry.info = Arc::new(TargetInfo { since_ns, ..info });
         } else {
-            let entry = Entry { info: Arc::new(info), ledgers: Vec::new(), settled: Snapshot::default() };
+            let entry = Entry { info: Arc::new(info), ledgers: Vec::new(), settled: None };
             entries.targets.insert(Arc::clone(name), entry);
         }
     }
@@ -167,7 +172,9 @@ impl Roster {
     pub fn retire(&self, name: &str) {
         let mut entries = self.entries();
         if let Some(entry) = entries.targets.remove(name) {
-            entries.retired.add(&entry.settled);
+            if let Some(settled) = &entry.settled {
+                entries.retired.add(settled);
+            }
             entries.retiring.extend(entry.ledgers);
         }
     }

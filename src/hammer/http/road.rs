@@ -30,7 +30,7 @@ pub(super) struct Road {
     pub(super) dialer: Dialer,
     tls: Option<Arc<Tls>>,
     ledger: Arc<Ledger>,
-    idle: Pool<Connection>,
+    idle: Pool<Box<Connection>>,
     shared: RefCell<Vec<Rc<Shared>>>,
     version: HttpVersion,
     speaks: Cell<Speaks>,
@@ -44,7 +44,7 @@ pub(super) struct Road {
 /// A connection for one request.
 pub(super) enum Way {
     /// For this request alone, and whether it served others before.
-    Alone(Connection, bool),
+    Alone(Box<Connection>, bool),
     /// Beside others.
     Beside(SharedStream),
 }
@@ -173,10 +173,7 @@ impl Road {
 
     fn seat(&self) -> Option<Seat> {
         let max = self.idle.policy().max_connections.unwrap_or(usize::MAX);
-        (self.seats.taken.get() < max).then(|| {
-            self.seats.taken.set(self.seats.taken.get() + 1);
-            Seat(Rc::clone(&self.seats))
-        })
+        (self.seats.taken.get() < max).then(|| Seat::take(&self.seats))
     }
 
     /// A new connection.
@@ -226,7 +223,7 @@ impl Road {
     }
 
     /// Takes back a connection that could serve another request.
-    pub(super) fn put(self: &Rc<Self>, connection: Connection, now_ns: u64) {
+    pub(super) fn put(self: &Rc<Self>, connection: Box<Connection>, now_ns: u64) {
         self.idle.put(connection, now_ns);
         self.seats.freed.notify_one();
         self.keep_swept();
@@ -273,6 +270,13 @@ struct Ended<'a>(&'a Rc<Attempt>);
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.over.notify_waiters();
+    }
+}
+
+impl Seat {
+    pub(super) fn take(seats: &Rc<Seats>) -> Self {
+        seats.taken.set(seats.taken.get() + 1);
+        Self(Rc::clone(seats))
     }
 }
 
