@@ -280,7 +280,6 @@ fn a_silent_handshake_is_tls_timeout_until_the_server_goes_on() {
         assert_logged_sparingly(&daemon, &failed, name, "tls_timeout");
         assert_eq!(phase_count(&failed, name, "tls"), 0.0, "{name}: only what was completed is counted");
         let latency = failed.histogram("hammerd_request_latency_seconds", &[("target", name), ("outcome", "failed")]);
-        assert_eq!(latency.count_le(0.1), 0.0, "{name}: {latency:?}");
         assert!(latency.sum < latency.count, "{name}: {latency:?} is far above the timeout");
     }
     let descriptors = daemon.open_descriptors();
