@@ -62,8 +62,10 @@ pub(super) struct Seats {
 pub(super) struct Seat(Rc<Seats>);
 
 /// An attempt to connect that others wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Attempt {
+    /// Where it has got to.
+    reached: Rc<Cell<Stage>>,
     /// Why it failed.
     failure: RefCell<Option<(Reason, String)>>,
     over: Notify,
@@ -123,7 +125,9 @@ impl Road {
                 let attempt = self.attempt.borrow().upgrade();
                 if let Some(attempt) = attempt {
                     trace.enter(Stage::Connect, now_ns);
+                    trace.follow(&attempt.reached);
                     attempt.over.notified().await;
+                    trace.part();
                     let failure = attempt.failure.borrow().clone();
                     match failure {
                         Some((reason, cause)) => return Err(Fault::new(reason, cause)),
@@ -178,14 +182,19 @@ impl Road {
 
     /// A new connection.
     async fn open(&self, seat: Seat, trace: &Trace, deadline_ns: u64) -> Result<Way, Fault> {
-        let attempt = Rc::new(Attempt::default());
+        let attempt = Rc::new(Attempt {
+            reached: Rc::new(Cell::new(Stage::Connect)),
+            failure: RefCell::default(),
+            over: Notify::new(),
+        });
+        trace.lead(&attempt.reached);
         if self.speaks.get() != Speaks::Http1 {
             *self.attempt.borrow_mut() = Rc::downgrade(&attempt);
         }
         // Whatever becomes of this, also when it is cut off: those who wait go on.
-        let ended = Ended(&attempt);
+        let ended = Ended { road: self, attempt: &attempt };
         let opened = self.establish(seat, trace, deadline_ns).await;
-        *self.attempt.borrow_mut() = Weak::new();
+        trace.part();
         if let Err(fault) = &opened {
             *attempt.failure.borrow_mut() = Some((fault.reason, fault.cause_text()));
         }
@@ -265,11 +274,19 @@ async fn preconnect(road: Weak<Road>, count: usize) {
 }
 
 /// Tells those who wait for an attempt that it is over.
-struct Ended<'a>(&'a Rc<Attempt>);
+struct Ended<'a> {
+    road: &'a Road,
+    attempt: &'a Rc<Attempt>,
+}
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.over.notify_waiters();
+        // Those who wait hold it: without this, they would find it again and wait for ever.
+        let mut current = self.road.attempt.borrow_mut();
+        if current.ptr_eq(&Rc::downgrade(self.attempt)) {
+            *current = Weak::new();
+        }
+        self.attempt.over.notify_waiters();
     }
 }
 
