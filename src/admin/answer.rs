@@ -112,10 +112,12 @@ impl Body for Outgoing {
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = self.next();
-        // hyper looks whether this was the end before it sends anything, so it does not send it without the end.
-        if next.is_ok() && self.is_end_stream() {
-            let scrape = self.scrape.take();
-            self.slot.handed_over(scrape);
+        // Only at the end: the body of an answer to HEAD is never asked for, and another may break off.
+        if next.is_ok()
+            && self.is_end_stream()
+            && let Some(began) = self.scrape.take()
+        {
+            self.slot.scrape(began);
         }
         Poll::Ready(next.transpose().map(|piece| piece.map(Frame::data)))
     }
@@ -133,12 +135,9 @@ impl Body for Outgoing {
 }
 
 impl Drop for Outgoing {
-    /// hyper has what it wants of it: of an answer to HEAD, nothing. What is dropped unfinished for another reason was on
-    /// a connection that is lost.
+    /// hyper has what it wants of it: all, or of an answer to HEAD nothing. (Or the connection is lost.)
     fn drop(&mut self) {
-        if !self.is_end_stream() {
-            self.slot.handed_over(None);
-        }
+        self.slot.handed_over();
     }
 }
 

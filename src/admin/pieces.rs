@@ -17,7 +17,7 @@ const ENCODER_BYTES: usize = 512 << 10;
 pub(super) struct Pieces {
     text: Exposition,
     turns: Rc<Turns>,
-    /// There for as long as a coded text has not been ended.
+    /// There until the last piece of text, with which it ends.
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -45,7 +45,7 @@ impl Pieces {
 
     /// Whether there are no more pieces.
     pub(super) fn is_over(&self) -> bool {
-        self.text.is_over() && self.encoder.is_none()
+        self.text.is_over()
     }
 
     /// The memory that it takes until it is over, beside the pieces.

@@ -181,7 +181,7 @@ struct Guest {
 impl Guest {
     async fn stay(self, stream: TcpStream, slot: Rc<Slot>) {
         let room = &self.room;
-        // An answer goes out in one write; without this its last segment may wait for an acknowledgement.
+        // Without this the last segment of an answer may wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let wire = Wire::new(stream, Rc::clone(&slot), room.bounds, room.scraped.clone());
         let service = service_fn(|request| {

@@ -87,17 +87,21 @@ impl Slot {
         self.enter(Stage::Working);
     }
 
-    /// An answer that takes so much memory is about to leave. One without a body is handed over with its head.
+    /// An answer that takes so much memory is about to leave.
     pub(super) fn answering(&self, bytes: usize) {
         self.enter(Stage::Answering);
         self.answer_bytes.set(bytes);
-        self.handed_over.set(bytes == 0);
+        self.handed_over.set(false);
     }
 
-    /// Now hyper has all of the answer; it is that of a scrape gathered at the time given.
-    pub(super) fn handed_over(&self, scrape: Option<Scraped>) {
+    /// The last of the body that is being handed to hyper is that of a scrape gathered at `began`.
+    pub(super) fn scrape(&self, began: Scraped) {
+        self.scrape.set(Some(began));
+    }
+
+    /// hyper has all of the answer: once that is flushed, it has left.
+    pub(super) fn handed_over(&self) {
         self.handed_over.set(true);
-        self.scrape.set(scrape);
     }
 
     fn received(&self) {

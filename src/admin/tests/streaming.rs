@@ -92,9 +92,12 @@ fn head_and_gzip_are_what_they_are_for_small_ones() {
 
 #[test]
 fn a_head_request_is_no_scrape_and_holds_nothing() {
-    let admin = serve(many(), WIDE);
+    let soon = Duration::from_millis(100);
+    let admin = serve(many(), Bounds { request: soon, answer: soon, ..WIDE });
     let mut client = Client::of(&admin);
     client.ask("HEAD", "/metrics", "");
+    // Connected later and cut already: so the other is idle, and its answer is not taken to be leaving still.
+    assert!(Client::of(&admin).was_cut());
     client.ask("GET", "/-/ready", "");
     eventually("the memory is released", || admin.held_bytes() == 0);
     assert_eq!(*admin.scraped().borrow(), None);
