@@ -163,10 +163,12 @@ impl Road {
     /// Lets go of shared connections that get no more requests; true when some are left.
     fn retire_unfit(&self, now_ns: u64) -> bool {
         let policy = self.idle.policy();
-        let mut shared = self.shared.borrow_mut();
+        let (mut shared, mut idle) = (self.shared.borrow_mut(), 0);
         shared.retain(|connection| {
             let gone = (!self.dialer.knows(connection.address())).then_some(CloseReason::AddressGone);
-            let unfit = connection.unfit(now_ns, &policy).or(gone);
+            idle += usize::from(connection.is_idle());
+            let too_many = (connection.is_idle() && idle > self.idle.max_idle()).then_some(CloseReason::Idle);
+            let unfit = connection.unfit(now_ns, &policy).or(gone).or(too_many);
             if let Some(reason) = unfit {
                 connection.retire(reason);
             }

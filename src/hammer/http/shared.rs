@@ -142,8 +142,12 @@ impl Shared {
             return Some(CloseReason::Peer);
         }
         let idle_ns = now_ns.saturating_sub(self.idle_since_ns.get());
-        let idled = self.streams.get() == 0 && idle_ns > policy.idle_timeout.as_nanos() as u64;
+        let idled = self.is_idle() && idle_ns > policy.idle_timeout.as_nanos() as u64;
         self.end.get().or_else(|| self.tenure.over(now_ns, policy)).or(idled.then_some(CloseReason::Idle))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
     }
 
     pub(super) fn has_room(&self) -> bool {
