@@ -106,8 +106,15 @@ mod tests {
         let roster = Roster::new(Shape::new(3, &[1.0]), Vec::new());
         for name in ["a", "b", "c"] {
             let (authority, labels) = ("a:80".to_owned(), BTreeMap::new());
-            let info =
-                TargetInfo { protocol: "http", authority, labels, rate_per_second: 1.0, max_in_flight: 1, since_ns: 0 };
+            let info = TargetInfo {
+                insecure: None,
+                protocol: "http",
+                authority,
+                labels,
+                rate_per_second: 1.0,
+                max_in_flight: 1,
+                since_ns: 0,
+            };
             roster.describe(&name.into(), info);
         }
         let pauses = Cell::new(0);
