@@ -84,7 +84,7 @@ pub struct Shutdown {
 /// The load path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
-    /// Worker threads; `None` means chosen from the planned rate.
+    /// Worker threads; `None` means chosen from the planned rate, the processors and the CPU quota.
     pub workers: Option<NonZeroUsize>,
     /// How long an arrival may wait to share a wake-up.
     pub coalesce: Duration,

@@ -381,7 +381,8 @@ fn authority(target: &Target) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// As many workers as were asked for, or as the planned rate needs and the machine has.
+/// As many workers as were asked for, or as the planned rate needs, at most one for each whole processor that the process
+/// may use by its affinity and by the CPU quotas of its control groups (version 1 or 2), and at least one.
 pub fn worker_count(config: &Config) -> usize {
     if let Some(workers) = config.engine.workers {
         return workers.get();

@@ -128,7 +128,7 @@ section! {
 section! {
     /// The load path.
     Engine {
-        /// Worker threads; "auto" chooses from the planned rate.
+        /// Worker threads; "auto" chooses from the planned rate, the processors and the CPU quota.
         workers: Workers = "auto",
         /// How long an arrival may wait to share a wake-up with others.
         coalesce: Span<0, 100_000> = "250us",

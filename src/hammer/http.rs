@@ -34,7 +34,6 @@ const MAX_RESENDS: usize = 3;
 /// Strikes one URL with one request.
 #[derive(Debug)]
 pub struct HttpHammer {
-    spec: Arc<HttpRequest>,
     template: Template,
     /// Made when it is first needed; `None` inside when it can't be.
     template2: OnceCell<Option<Template>>,
@@ -63,14 +62,14 @@ impl Forge for HttpForge {
 
     fn forge(&self, anvil: &Anvil, before: Option<&Rc<HttpHammer>>) -> Rc<HttpHammer> {
         let spec = Arc::clone(&self.request);
-        let road = match before.filter(|before| before.road.leads_to(&spec, &before.spec, anvil)) {
+        let road = match before.filter(|before| before.road.leads_to(&spec, before.template.spec(), anvil)) {
             Some(before) => {
                 before.road.adapt(self.max_idle, spec.pool);
                 Rc::clone(&before.road)
             }
             None => Road::new(&spec, anvil, self.max_idle),
         };
-        Rc::new(HttpHammer { template: Template::http1(&spec), template2: OnceCell::new(), spec, road })
+        Rc::new(HttpHammer { template: Template::http1(spec), template2: OnceCell::new(), road })
     }
 }
 
@@ -94,8 +93,8 @@ impl Hammer for HttpHammer {
 
 impl HttpHammer {
     /// Over HTTP/1.1.
-    async fn strike_alone(&self, mut connection: Connection, reused: bool, trace: &Trace) -> Sent {
-        let request = self.template.request(connection.spare_headers.take());
+    async fn strike_alone(&self, mut connection: Box<Connection>, reused: bool, trace: &Trace) -> Sent {
+        let request = self.template.request(connection.take_headers());
         let response = match connection.send(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -114,13 +113,13 @@ impl HttpHammer {
             let text = "the response has both Content-Length and Transfer-Encoding";
             return Sent::Over(Err(Fault::new(Reason::Protocol, text)));
         }
-        if let Err(fault) = drain(body, self.spec.max_body).await {
+        if let Err(fault) = drain(body, self.template.spec().max_body).await {
             connection.close(CloseReason::Failed);
             return Sent::Over(Err(fault));
         }
         let now_ns = clock::now_ns();
         trace.complete(now_ns);
-        connection.spare_headers = Some(head.headers);
+        connection.keep_headers(head.headers);
         connection.settle().await;
         self.road.put(connection, now_ns);
         Sent::Over(Ok(self.answer(head.status)))
@@ -128,7 +127,7 @@ impl HttpHammer {
 
     /// Over HTTP/2.
     async fn strike_beside(&self, mut stream: Stream, trace: &Trace) -> Sent {
-        let Some(template) = self.template2.get_or_init(|| Template::http2(&self.spec)) else {
+        let Some(template) = self.template2.get_or_init(|| Template::http2(Arc::clone(self.template.spec()))) else {
             stream.finish();
             return Sent::Over(Err(Fault::new(Reason::Protocol, "the host header can't be an HTTP/2 authority")));
         };
@@ -149,7 +148,7 @@ impl HttpHammer {
         };
         trace.enter(Stage::Receive, clock::now_ns());
         let (head, body) = response.into_parts();
-        let drained = drain(body, self.spec.max_body).await;
+        let drained = drain(body, self.template.spec().max_body).await;
         trace.complete(clock::now_ns());
         stream.finish();
         self.road.keep_swept();
@@ -157,7 +156,7 @@ impl HttpHammer {
     }
 
     fn answer(&self, status: hyper::StatusCode) -> Answer {
-        Answer { status: status.as_u16(), expected: self.spec.expect_status.contains(status) }
+        Answer { status: status.as_u16(), expected: self.template.spec().expect_status.contains(status) }
     }
 }
 

@@ -81,6 +81,11 @@ impl<C: Pooled> Pool<C> {
         self.policy.set(policy);
     }
 
+    /// How many it keeps at most.
+    pub fn max_idle(&self) -> usize {
+        self.max_idle.get()
+    }
+
     /// What it keeps to.
     pub fn policy(&self) -> PoolPolicy {
         self.policy.get()

@@ -2,7 +2,7 @@
 //!
 //! Trust comes from the system's roots, or from the Mozilla list built in where the system has none; a CA file replaces
 //! both. Sessions are resumed, but at least once an hour the peer has to show its certificate again, so that one which
-//! expired or was replaced is noticed.
+//! expired or was replaced is noticed; and our own is shown again as soon as it has changed.
 
 mod identity;
 mod verifier;
@@ -93,9 +93,16 @@ pub enum TlsError {
 pub struct Tls {
     spec: TlsSpec,
     name: ServerName<'static>,
-    /// What is in use, and since when: its memory of sessions begins then.
-    config: Mutex<(Arc<ClientConfig>, u64)>,
+    identity: Option<Arc<Identity>>,
+    in_use: Mutex<InUse>,
     peer_not_after: Arc<AtomicU64>,
+}
+
+/// The configuration in use, and with whom its memory of sessions began, and when.
+struct InUse {
+    config: Arc<ClientConfig>,
+    identity: u64,
+    since_ns: u64,
 }
 
 impl Tls {
@@ -121,16 +128,16 @@ impl Tls {
             .map_err(|error| TlsError::Ca(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match &spec.identity {
-            Some(files) => {
-                builder.with_client_cert_resolver(Arc::new(Identity::new(files.clone(), Arc::clone(&provider))?))
-            }
+        let identity = spec.identity.clone().map(|files| Identity::new(files, Arc::clone(&provider)).map(Arc::new));
+        let identity = identity.transpose()?;
+        let mut config = match &identity {
+            Some(identity) => builder.with_client_cert_resolver(Arc::<Identity>::clone(identity)),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = spec.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = if spec.resumption { sessions() } else { Resumption::disabled() };
-        let config = Mutex::new((Arc::new(config), clock::now_ns()));
-        Ok(Self { spec, name, config, peer_not_after })
+        let in_use = Mutex::new(InUse { config: Arc::new(config), identity: 0, since_ns: clock::now_ns() });
+        Ok(Self { spec, name, identity, in_use, peer_not_after })
     }
 
     /// What it was made from.
@@ -157,14 +164,16 @@ impl Tls {
     }
 
     fn config(&self, now_ns: u64) -> Arc<ClientConfig> {
-        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let (current, since_ns) = &mut *config;
-        if self.spec.resumption && now_ns.saturating_sub(*since_ns) > MAX_RESUMED_NS {
-            let mut forgetful = ClientConfig::clone(current);
+        let identity = self.identity.as_ref().map_or(0, |identity| identity.renew(now_ns));
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        // A resumed session would go on in the name of the certificate that it began with.
+        let outdated = identity != in_use.identity || now_ns.saturating_sub(in_use.since_ns) > MAX_RESUMED_NS;
+        if self.spec.resumption && outdated {
+            let mut forgetful = ClientConfig::clone(&in_use.config);
             forgetful.resumption = sessions();
-            (*current, *since_ns) = (Arc::new(forgetful), now_ns);
+            *in_use = InUse { config: Arc::new(forgetful), identity, since_ns: now_ns };
         }
-        Arc::clone(current)
+        Arc::clone(&in_use.config)
     }
 }
 

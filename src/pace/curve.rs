@@ -50,7 +50,7 @@ impl Curve {
 
     /// The same curve up to `at_ns`, and `rate` from there on; the cumulative count goes on without a step.
     ///
-    /// Changes that were planned for `at_ns` or later are replaced. Stretches that ended more than one change ago are
+    /// Changes that were planned for `at_ns` or later are replaced. Stretches that ended several changes ago are
     /// forgotten, so the curve stays small however often the rate changes.
     #[must_use]
     pub fn with_rate_from(&self, at_ns: u64, rate: Rate) -> Self {
@@ -63,7 +63,7 @@ impl Curve {
     }
 
     /// Stretches kept before the newest one: a worker may be behind by this many changes of rate.
-    const KEPT_SEGMENTS: usize = 4;
+    pub(super) const KEPT_SEGMENTS: usize = 4;
 
     /// The cumulative count at `at_ns`, rounded down to the grid; before the first instant, the count there.
     pub fn cumulative(&self, at_ns: u64) -> Position {

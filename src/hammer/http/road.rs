@@ -30,7 +30,7 @@ pub(super) struct Road {
     pub(super) dialer: Dialer,
     tls: Option<Arc<Tls>>,
     ledger: Arc<Ledger>,
-    idle: Pool<Connection>,
+    idle: Pool<Box<Connection>>,
     shared: RefCell<Vec<Rc<Shared>>>,
     version: HttpVersion,
     speaks: Cell<Speaks>,
@@ -44,7 +44,7 @@ pub(super) struct Road {
 /// A connection for one request.
 pub(super) enum Way {
     /// For this request alone, and whether it served others before.
-    Alone(Connection, bool),
+    Alone(Box<Connection>, bool),
     /// Beside others.
     Beside(SharedStream),
 }
@@ -62,8 +62,10 @@ pub(super) struct Seats {
 pub(super) struct Seat(Rc<Seats>);
 
 /// An attempt to connect that others wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Attempt {
+    /// Where it has got to.
+    reached: Rc<Cell<Stage>>,
     /// Why it failed.
     failure: RefCell<Option<(Reason, String)>>,
     over: Notify,
@@ -123,7 +125,9 @@ impl Road {
                 let attempt = self.attempt.borrow().upgrade();
                 if let Some(attempt) = attempt {
                     trace.enter(Stage::Connect, now_ns);
+                    trace.follow(&attempt.reached);
                     attempt.over.notified().await;
+                    trace.part();
                     let failure = attempt.failure.borrow().clone();
                     match failure {
                         Some((reason, cause)) => return Err(Fault::new(reason, cause)),
@@ -160,10 +164,12 @@ impl Road {
     /// Lets go of shared connections that get no more requests; true when some are left.
     fn retire_unfit(&self, now_ns: u64) -> bool {
         let policy = self.idle.policy();
-        let mut shared = self.shared.borrow_mut();
+        let (mut shared, mut idle) = (self.shared.borrow_mut(), 0);
         shared.retain(|connection| {
             let gone = (!self.dialer.knows(connection.address())).then_some(CloseReason::AddressGone);
-            let unfit = connection.unfit(now_ns, &policy).or(gone);
+            idle += usize::from(connection.is_idle());
+            let too_many = (connection.is_idle() && idle > self.idle.max_idle()).then_some(CloseReason::Idle);
+            let unfit = connection.unfit(now_ns, &policy).or(gone).or(too_many);
             if let Some(reason) = unfit {
                 connection.retire(reason);
             }
@@ -174,22 +180,24 @@ impl Road {
 
     fn seat(&self) -> Option<Seat> {
         let max = self.idle.policy().max_connections.unwrap_or(usize::MAX);
-        (self.seats.taken.get() < max).then(|| {
-            self.seats.taken.set(self.seats.taken.get() + 1);
-            Seat(Rc::clone(&self.seats))
-        })
+        (self.seats.taken.get() < max).then(|| Seat::take(&self.seats))
     }
 
     /// A new connection.
     async fn open(&self, seat: Seat, trace: &Trace, deadline_ns: u64) -> Result<Way, Fault> {
-        let attempt = Rc::new(Attempt::default());
+        let attempt = Rc::new(Attempt {
+            reached: Rc::new(Cell::new(Stage::Connect)),
+            failure: RefCell::default(),
+            over: Notify::new(),
+        });
+        trace.lead(&attempt.reached);
         if self.speaks.get() != Speaks::Http1 {
             *self.attempt.borrow_mut() = Rc::downgrade(&attempt);
         }
         // Whatever becomes of this, also when it is cut off: those who wait go on.
-        let ended = Ended(&attempt);
+        let ended = Ended { road: self, attempt: &attempt };
         let opened = self.establish(seat, trace, deadline_ns).await;
-        *self.attempt.borrow_mut() = Weak::new();
+        trace.part();
         if let Err(fault) = &opened {
             *attempt.failure.borrow_mut() = Some((fault.reason, fault.cause_text()));
         }
@@ -227,7 +235,7 @@ impl Road {
     }
 
     /// Takes back a connection that could serve another request.
-    pub(super) fn put(self: &Rc<Self>, connection: Connection, now_ns: u64) {
+    pub(super) fn put(self: &Rc<Self>, connection: Box<Connection>, now_ns: u64) {
         self.idle.put(connection, now_ns);
         self.seats.freed.notify_one();
         self.keep_swept();
@@ -273,11 +281,26 @@ async fn preconnect(road: Weak<Road>, count: usize) {
 }
 
 /// Tells those who wait for an attempt that it is over.
-struct Ended<'a>(&'a Rc<Attempt>);
+struct Ended<'a> {
+    road: &'a Road,
+    attempt: &'a Rc<Attempt>,
+}
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.over.notify_waiters();
+        // Those who wait hold it: without this, they would find it again and wait for ever.
+        let mut current = self.road.attempt.borrow_mut();
+        if current.ptr_eq(&Rc::downgrade(self.attempt)) {
+            *current = Weak::new();
+        }
+        self.attempt.over.notify_waiters();
+    }
+}
+
+impl Seat {
+    pub(super) fn take(seats: &Rc<Seats>) -> Self {
+        seats.taken.set(seats.taken.get() + 1);
+        Self(Rc::clone(seats))
     }
 }
 

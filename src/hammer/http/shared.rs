@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -55,14 +56,38 @@ pub(super) struct Stream {
     over: bool,
 }
 
-/// Runs what hyper spawns for a connection, and remembers the first: the one that owns the socket.
+/// Runs what hyper spawns for a connection.
 #[derive(Debug, Clone, Default)]
-struct Tasks(Rc<RefCell<Option<AbortHandle>>>);
+struct Tasks(Rc<Reader>);
+
+/// The first task of a connection: the one that owns the socket.
+#[derive(Debug, Default)]
+struct Reader {
+    task: RefCell<Option<AbortHandle>>,
+    /// Told when it may have read how many requests the peer allows: hyper tells nobody.
+    listener: RefCell<Option<Waker>>,
+}
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
-        let spawned = tokio::task::spawn_local(task);
-        self.0.borrow_mut().get_or_insert_with(|| spawned.abort_handle());
+        let mut first = self.0.task.borrow_mut();
+        if first.is_some() {
+            tokio::task::spawn_local(task);
+            return;
+        }
+        let reader = Rc::clone(&self.0);
+        let spawned = tokio::task::spawn_local(async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx);
+                if let Some(listener) = reader.listener.take() {
+                    listener.wake();
+                }
+                polled
+            })
+            .await;
+        });
+        *first = Some(spawned.abort_handle());
     }
 }
 
@@ -87,7 +112,8 @@ impl Shared {
         let (sender, connection) = handshake.map_err(|error| fault::of_response(error, false))?;
         let max_streams = Rc::new(Cell::new(0));
         let (ready, greeted) = oneshot::channel();
-        tokio::task::spawn_local(drive(connection, Rc::clone(&max_streams), Rc::clone(&fate), seats, ready));
+        let reader = Rc::clone(&tasks.0);
+        tokio::task::spawn_local(drive(connection, reader, Rc::clone(&max_streams), Rc::clone(&fate), seats, ready));
         let shared = Rc::new(Self {
             sender,
             fate,
@@ -116,8 +142,12 @@ impl Shared {
             return Some(CloseReason::Peer);
         }
         let idle_ns = now_ns.saturating_sub(self.idle_since_ns.get());
-        let idled = self.streams.get() == 0 && idle_ns > policy.idle_timeout.as_nanos() as u64;
+        let idled = self.is_idle() && idle_ns > policy.idle_timeout.as_nanos() as u64;
         self.end.get().or_else(|| self.tenure.over(now_ns, policy)).or(idled.then_some(CloseReason::Idle))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -134,6 +164,7 @@ impl Shared {
 /// never will.
 async fn drive(
     connection: http2::Connection<TokioIo<Link>, Payload, Tasks>,
+    reader: Rc<Reader>,
     max_streams: Rc<Cell<usize>>,
     fate: Rc<Fate>,
     seats: Rc<Seats>,
@@ -147,6 +178,9 @@ async fn drive(
             // Nobody waits for the connection any more: fine.
             ready.take().map(|ready| ready.send(Ok(())));
             seats.freed.notify_waiters();
+        }
+        if max == 0 {
+            *reader.listener.borrow_mut() = Some(cx.waker().clone());
         }
         ended
     });
@@ -164,7 +198,7 @@ impl Drop for Shared {
         if !self.sender.is_closed() {
             self.fate.close_reason.set(self.end.get().unwrap_or(CloseReason::Retired));
         }
-        if let Some(task) = self.tasks.0.borrow_mut().take() {
+        if let Some(task) = self.tasks.0.task.borrow_mut().take() {
             task.abort();
         }
     }

@@ -35,6 +35,8 @@ struct Current {
     /// Of files that were found unusable, and said so once.
     refused: Option<Stamps>,
     looked_ns: u64,
+    /// How often it has changed.
+    changes: u64,
 }
 
 /// What tells a changed file.
@@ -44,34 +46,36 @@ impl Identity {
     /// Checks that the key is the certificate's.
     pub(super) fn new(files: IdentityFiles, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let certified = certified_key(&provider, &files.cert, &files.key)?;
-        let current = Current { certified, stamps: stamps(&files).ok(), refused: None, looked_ns: clock::now_ns() };
+        let current =
+            Current { certified, stamps: stamps(&files).ok(), refused: None, looked_ns: clock::now_ns(), changes: 0 };
         Ok(Self { files, provider, current: Mutex::new(current) })
     }
 
-    /// What the files hold now; what they held before while they are unusable, as between the writing of one and of the
-    /// other.
-    fn current(&self, now_ns: u64) -> Arc<CertifiedKey> {
+    /// Looks whether the files have changed, and takes what they hold now; while they are unusable, as between the
+    /// writing of one and of the other, what they held before stays. Returns how often there was something new.
+    pub(super) fn renew(&self, now_ns: u64) -> u64 {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if now_ns.saturating_sub(current.looked_ns) < LOOK_INTERVAL_NS {
-            return Arc::clone(&current.certified);
+            return current.changes;
         }
         current.looked_ns = now_ns;
         let found = stamps(&self.files).ok();
         if found.is_none() || found == current.stamps || found == current.refused {
-            return Arc::clone(&current.certified);
+            return current.changes;
         }
         let cert_file = self.files.cert_file.display();
         match self.read() {
             Ok(certified) => {
                 info!(%cert_file, "the client certificate changed");
                 (current.certified, current.stamps) = (certified, found);
+                current.changes += 1;
             }
             Err(error) => {
                 warn!(%cert_file, error, "the client certificate changed, but can't be used; the old one stays");
                 current.refused = found;
             }
         }
-        Arc::clone(&current.certified)
+        current.changes
     }
 
     fn read(&self) -> Result<Arc<CertifiedKey>, String> {
@@ -91,7 +95,7 @@ impl Identity {
 
 impl ResolvesClientCert for Identity {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let certified = self.current(clock::now_ns());
+        let certified = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner).certified);
         // A key that can't sign in a way that the peer accepts is none to it.
         certified.key.choose_scheme(schemes).is_some().then_some(certified)
     }
