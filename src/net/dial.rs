@@ -139,7 +139,7 @@ impl Dialer {
     }
 
     async fn dial_tcp(&self, port: u16, trace: &Trace, deadline_ns: u64) -> Result<TcpStream, Fault> {
-        let addresses = self.addresses(trace).await?;
+        let addresses = self.addresses(trace, deadline_ns).await?;
         let now_ns = clock::now_ns();
         trace.enter(Stage::Connect, now_ns);
         let deadline_ns = deadline_ns.min(now_ns.saturating_add(self.route.connect_timeout.as_nanos() as u64));
@@ -188,7 +188,7 @@ impl Dialer {
         dead.push((address, now_ns + DEAD_NS));
     }
 
-    async fn addresses(&self, trace: &Trace) -> Result<Arc<[IpAddr]>, Fault> {
+    async fn addresses(&self, trace: &Trace, deadline_ns: u64) -> Result<Arc<[IpAddr]>, Fault> {
         if let Ok(literal) = self.question.host.parse::<IpAddr>() {
             return Ok(Arc::new([literal]));
         }
@@ -202,10 +202,14 @@ impl Dialer {
         trace.enter(Stage::Dns, now_ns);
         let looked_up = match &known {
             None => self.resolver.lookup(&self.question).await,
-            Some(_) => match timeout(STALE_LOOKUP_BUDGET, self.resolver.lookup(&self.question)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Reason::DnsTimeout.into()),
-            },
+            Some(_) => {
+                // Of a request that may take less than that, half of its time is left for the address that is known.
+                let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
+                match timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Reason::DnsTimeout.into()),
+                }
+            }
         };
         match (looked_up, known) {
             (Ok(addresses), _) => {

@@ -10,17 +10,20 @@ use crate::stats::CloseReason;
 /// What a connection has behind it and before it.
 #[derive(Debug)]
 pub struct Tenure {
-    until_ns: u64,
+    since_ns: u64,
+    /// Its own deviation from the largest age, from 0 for a tenth less to [`Self::DEVIATIONS`] for a tenth more.
+    deviation: u64,
     served: Cell<u64>,
 }
 
 impl Tenure {
+    const DEVIATIONS: u64 = 1 << 16;
+
     /// Of a connection that is opened now. Its largest age is the policy's give or take a tenth, so that connections that
     /// were opened together don't end together.
-    pub fn new(now_ns: u64, policy: &PoolPolicy) -> Self {
-        let age_ns = policy.max_age.as_nanos() as u64;
-        let jitter_ns = RandomState::new().hash_one(now_ns) % (age_ns / 5).max(1);
-        Self { until_ns: now_ns.saturating_add(age_ns - age_ns / 10 + jitter_ns), served: Cell::new(0) }
+    pub fn new(now_ns: u64) -> Self {
+        let deviation = RandomState::new().hash_one(now_ns) % (Self::DEVIATIONS + 1);
+        Self { since_ns: now_ns, deviation, served: Cell::new(0) }
     }
 
     /// One more request was given to it.
@@ -34,11 +37,17 @@ impl Tenure {
             Some(CloseReason::SingleUse)
         } else if policy.max_requests.is_some_and(|max| self.served.get() >= max) {
             Some(CloseReason::MaxRequests)
-        } else if now_ns >= self.until_ns {
+        } else if now_ns.saturating_sub(self.since_ns) >= self.max_age_ns(policy) {
             Some(CloseReason::MaxAge)
         } else {
             None
         }
+    }
+
+    fn max_age_ns(&self, policy: &PoolPolicy) -> u64 {
+        let age_ns = policy.max_age.as_nanos() as u64;
+        // A day in nanoseconds takes 47 bits: nothing overflows.
+        age_ns - age_ns / 10 + age_ns / 5 * self.deviation / Self::DEVIATIONS
     }
 }
 
@@ -222,13 +231,16 @@ mod tests {
     #[test]
     fn a_tenure_ends_by_age_give_or_take_a_tenth_and_by_requests() {
         for now_ns in 0..100 {
-            let tenure = Tenure::new(now_ns, &POLICY);
+            let tenure = Tenure::new(now_ns);
             assert_eq!(tenure.over(now_ns + 90_000_000_000 - 1, &POLICY), None);
             assert_eq!(tenure.over(now_ns + 110_000_000_000, &POLICY), Some(CloseReason::MaxAge));
         }
-        let ends: std::collections::HashSet<u64> = (0..100).map(|_| Tenure::new(0, &POLICY).until_ns).collect();
+        let ends: std::collections::HashSet<u64> = (0..100).map(|_| Tenure::new(0).max_age_ns(&POLICY)).collect();
         assert!(ends.len() > 50, "connections opened together end together: {}", ends.len());
-        let (tenure, twice) = (Tenure::new(0, &POLICY), PoolPolicy { max_requests: Some(2), ..POLICY });
+        let day = PoolPolicy { max_age: Duration::from_secs(86_400), ..POLICY };
+        let longest = Tenure { deviation: Tenure::DEVIATIONS, ..Tenure::new(0) };
+        assert_eq!(longest.max_age_ns(&day), 86_400_000_000_000 / 10 * 11);
+        let (tenure, twice) = (Tenure::new(0), PoolPolicy { max_requests: Some(2), ..POLICY });
         tenure.serve();
         assert_eq!(tenure.over(0, &twice), None);
         assert_eq!(tenure.over(0, &PoolPolicy { reuse: false, ..POLICY }), Some(CloseReason::SingleUse));

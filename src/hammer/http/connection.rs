@@ -95,7 +95,7 @@ impl Connection {
         self.fate.received_bytes.get() == self.received_before
     }
 
-    /// After a complete response: waits until it shows whether the connection can take another request. It can't while a
+    /// When it is new, or after a complete response: waits until it shows whether the connection can take another request. It can't while a
     /// part of the last one is still unsent, or when the peer asked for its end.
     pub(super) async fn settle(&self) {
         if !self.sender.is_ready() && !self.sender.is_closed() {

@@ -147,12 +147,13 @@ impl Road {
     /// An open connection with room for a request.
     fn at_hand(&self, now_ns: u64) -> Option<Way> {
         if self.speaks.get() == Speaks::Http1 {
-            let connection = self.idle.take(now_ns)?;
-            if self.dialer.knows(connection.address()) {
-                return Some(Way::Alone(connection, true));
+            loop {
+                let connection = self.idle.take(now_ns)?;
+                if self.dialer.knows(connection.address()) {
+                    return Some(Way::Alone(connection, true));
+                }
+                connection.close(CloseReason::AddressGone);
             }
-            connection.close(CloseReason::AddressGone);
-            return self.at_hand(now_ns);
         }
         self.retire_unfit(now_ns);
         let shared = self.shared.borrow();
@@ -268,7 +269,11 @@ async fn preconnect(road: Weak<Road>, count: usize) {
         let Some(seat) = road.seat() else { return };
         let timeout_ns = road.dialer.route().connect_timeout.as_nanos() as u64;
         match road.open(seat, &Trace::new(), clock::now_ns().saturating_add(timeout_ns)).await {
-            Ok(Way::Alone(connection, _)) => road.put(connection, clock::now_ns()),
+            Ok(Way::Alone(connection, _)) => {
+                // Nothing has run on it yet, which would look like its end.
+                connection.settle().await;
+                road.put(connection, clock::now_ns());
+            }
             Ok(Way::Beside(stream)) => stream.unused(),
             Err(_) => return,
         }
