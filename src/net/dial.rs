@@ -200,15 +200,14 @@ impl Dialer {
             return Ok(Arc::clone(&known.addresses));
         }
         trace.enter(Stage::Dns, now_ns);
-        let looked_up = match &known {
-            None => self.resolver.lookup(&self.question).await,
-            Some(_) => {
-                // Of a request that may take less than that, half of its time is left for the address that is known.
-                let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
-                match timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await {
-                    Ok(answer) => answer,
-                    Err(_) => Err(Reason::DnsTimeout.into()),
-                }
+        let looked_up = if known.is_none() {
+            self.resolver.lookup(&self.question).await
+        } else {
+            // Of a request that may take less than that, half of its time is left for the address that is known.
+            let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
+            match timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Reason::DnsTimeout.into()),
             }
         };
         match (looked_up, known) {

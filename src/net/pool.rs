@@ -12,30 +12,30 @@ use crate::stats::CloseReason;
 pub struct Tenure {
     since_ns: u64,
     /// Its own deviation from the largest age, from 0 for a tenth less to [`Self::DEVIATIONS`] for a tenth more.
-    deviation: u64,
-    served: Cell<u64>,
+    deviation: u32,
+    served: Cell<u32>,
 }
 
 impl Tenure {
-    const DEVIATIONS: u64 = 1 << 16;
+    const DEVIATIONS: u32 = 1 << 16;
 
     /// Of a connection that is opened now. Its largest age is the policy's give or take a tenth, so that connections that
     /// were opened together don't end together.
     pub fn new(now_ns: u64) -> Self {
-        let deviation = RandomState::new().hash_one(now_ns) % (Self::DEVIATIONS + 1);
+        let deviation = RandomState::new().hash_one(now_ns) as u32 % (Self::DEVIATIONS + 1);
         Self { since_ns: now_ns, deviation, served: Cell::new(0) }
     }
 
     /// One more request was given to it.
     pub fn serve(&self) {
-        self.served.set(self.served.get() + 1);
+        self.served.set(self.served.get().saturating_add(1));
     }
 
     /// Why it gets no more requests, if it gets none.
     pub fn over(&self, now_ns: u64, policy: &PoolPolicy) -> Option<CloseReason> {
         if !policy.reuse && self.served.get() > 0 {
             Some(CloseReason::SingleUse)
-        } else if policy.max_requests.is_some_and(|max| self.served.get() >= max) {
+        } else if policy.max_requests.is_some_and(|max| u64::from(self.served.get()) >= max) {
             Some(CloseReason::MaxRequests)
         } else if now_ns.saturating_sub(self.since_ns) >= self.max_age_ns(policy) {
             Some(CloseReason::MaxAge)
@@ -47,7 +47,7 @@ impl Tenure {
     fn max_age_ns(&self, policy: &PoolPolicy) -> u64 {
         let age_ns = policy.max_age.as_nanos() as u64;
         // A day in nanoseconds takes 47 bits: nothing overflows.
-        age_ns - age_ns / 10 + age_ns / 5 * self.deviation / Self::DEVIATIONS
+        age_ns - age_ns / 10 + age_ns / 5 * u64::from(self.deviation) / u64::from(Self::DEVIATIONS)
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Speaks HTTP/1.1 on a new connection. Called inside the worker's `LocalSet`. Boxed: a pool has room for
     /// several, and a strike moves it a few times.
-    pub(super) async fn open(stream: Stream, seat: Seat, now_ns: u64, policy: &PoolPolicy) -> Result<Box<Self>, Fault> {
+    pub(super) async fn open(stream: Stream, seat: Seat, now_ns: u64) -> Result<Box<Self>, Fault> {
         let fate = stream.fate();
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, mut connection) = handshake.map_err(|error| fault::of_response(error, false))?;
@@ -59,7 +59,7 @@ impl Connection {
                 })
             })
         });
-        let tenure = Tenure::new(now_ns, policy);
+        let tenure = Tenure::new(now_ns);
         let end = CloseReason::Canceled;
         let received_before = 0;
         Ok(Box::new(Self { sender, driver, fate, tenure, _seat: seat, received_before, end, spare_headers: None }))
@@ -130,8 +130,6 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use hyper::header::{HeaderValue, SERVER};
     use tokio::net::{TcpListener, TcpStream};
@@ -141,15 +139,6 @@ mod tests {
     use crate::net::{Link, Socket};
     use crate::stats::{LedgerWriter, Shape};
 
-    const POLICY: PoolPolicy = PoolPolicy {
-        max_connections: None,
-        reuse: true,
-        max_age: Duration::from_secs(1),
-        max_requests: None,
-        idle_timeout: Duration::from_secs(1),
-        preconnect: 0,
-    };
-
     #[tokio::test]
     async fn an_idle_connection_keeps_no_byte_of_its_last_response() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -158,7 +147,7 @@ mod tests {
         let opened = {
             let stream = Stream::Plain(Socket::new(Link::Tcp(stream), ledger));
             let seats = Rc::default();
-            LocalSet::new().run_until(Connection::open(stream, Seat::take(&seats), 0, &POLICY)).await
+            LocalSet::new().run_until(Connection::open(stream, Seat::take(&seats), 0)).await
         };
         let mut connection = opened.expect("a connection");
         let read_buffer = Bytes::from(b"nginx".to_vec());

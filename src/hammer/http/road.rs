@@ -211,13 +211,13 @@ impl Road {
         trace.enter(Stage::Wait, now_ns);
         if self.version == HttpVersion::Http2 || stream.alpn() == Some(b"h2") {
             self.speaks.set(Speaks::Http2);
-            let shared = Shared::open(stream, seat, Rc::clone(&self.seats), now_ns, &self.idle.policy()).await?;
+            let shared = Shared::open(stream, seat, Rc::clone(&self.seats), now_ns).await?;
             let stream = SharedStream::on(&shared, &self.seats);
             self.shared.borrow_mut().push(shared);
             return Ok(Way::Beside(stream));
         }
         self.speaks.set(Speaks::Http1);
-        Ok(Way::Alone(Connection::open(stream, seat, now_ns, &self.idle.policy()).await?, false))
+        Ok(Way::Alone(Connection::open(stream, seat, now_ns).await?, false))
     }
 
     async fn stream(&self, trace: &Trace, deadline_ns: u64) -> Result<Stream, Fault> {

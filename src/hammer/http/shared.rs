@@ -93,13 +93,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
 
 impl Shared {
     /// Speaks HTTP/2 on a new connection. Called inside the worker's `LocalSet`.
-    pub(super) async fn open(
-        link: Link,
-        seat: Seat,
-        seats: Rc<Seats>,
-        now_ns: u64,
-        policy: &PoolPolicy,
-    ) -> Result<Rc<Self>, Fault> {
+    pub(super) async fn open(link: Link, seat: Seat, seats: Rc<Seats>, now_ns: u64) -> Result<Rc<Self>, Fault> {
         let (fate, tasks) = (link.fate(), Tasks::default());
         let handshake = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
@@ -118,7 +112,7 @@ impl Shared {
             sender,
             fate,
             tasks,
-            tenure: Tenure::new(now_ns, policy),
+            tenure: Tenure::new(now_ns),
             streams: Cell::new(0),
             idle_since_ns: Cell::new(now_ns),
             max_streams,

@@ -109,7 +109,7 @@ impl Builder {
         let write = |name: &str, content: &[u8]| {
             std::fs::write(directory.path().join(name), content).unwrap_or_else(|error| panic!("{name}: {error}"));
         };
-        write("64k", &[b'x'; BIG_BODY]);
+        write("64k", &vec![b'x'; BIG_BODY]);
         write("slow", &[b'y'; 3 * 1024]);
         if let Some(certificate) = &self.certificate {
             write("cert.pem", certificate.cert.as_bytes());
@@ -136,7 +136,7 @@ impl Builder {
         let user = if is_root() { "user root;" } else { "" };
         let mut servers = String::new();
         let mut serve = |listeners: &str, more: &str| {
-            servers.push_str(&format!("server {{ {listeners} {more} {} {LOCATIONS} }}\n", self.directives));
+            servers += &["server { ", listeners, " ", more, " ", &self.directives, " ", LOCATIONS, " }\n"].concat();
         };
         let listen = |port: u16, how: &str| format!("listen 127.0.0.1:{port} {how} backlog=4096;");
         let socket = format!("listen unix:{};", directory.join(SOCKET).display());
