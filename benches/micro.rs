@@ -141,6 +141,7 @@ fn roster(targets: u32) -> (Arc<Roster>, Vec<LedgerWriter>) {
     let writers = (0..targets).map(|index| {
         let name: Arc<str> = format!("target-{index:05}").into();
         let info = TargetInfo {
+            insecure: None,
             protocol: "http",
             authority: "shop.example:8080".to_owned(),
             labels: [("team".to_owned(), "checkout".to_owned())].into(),
@@ -183,12 +184,17 @@ fn encode_families(bencher: Bencher<'_, '_>, targets: u32) {
     bencher.counter(sample_lines(&text(&exports))).bench_local(|| export::text::encode(black_box(&families)));
 }
 
-/// All of a scrape but the network: ledgers read, text written; items are sample lines.
+/// All of a scrape but the network: ledgers read, text written piece by piece; items are sample lines.
 #[divan::bench(args = [1, 100, 10_000], sample_count = 20)]
 fn scrape(bencher: Bencher<'_, '_>, targets: u32) {
     let (roster, _writers) = roster(targets);
     let exports = exports(&roster);
-    bencher.counter(sample_lines(&text(&exports))).bench_local(|| text(&exports));
+    bencher.counter(sample_lines(&text(&exports))).bench_local(|| {
+        let mut exposition = exports.exposition(|| ()).expect("our own families are sound");
+        while let Some(piece) = exposition.next_piece() {
+            black_box(piece);
+        }
+    });
 }
 
 /// The same by way of the `prometheus` crate's families and its own encoder, for comparison.

@@ -17,10 +17,12 @@
 mod answer;
 mod encoding;
 mod page;
+mod pieces;
 mod room;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wire;
 
 use std::fmt;

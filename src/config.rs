@@ -37,6 +37,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ipnet::IpNet;
 
+use crate::net::{HttpVersion, PoolPolicy, Route, Tls};
 use crate::pace::{Process, Rate};
 
 pub use error::Rejected;
@@ -83,7 +84,7 @@ pub struct Shutdown {
 /// The load path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
-    /// Worker threads; `None` means chosen from the planned rate.
+    /// Worker threads; `None` means chosen from the planned rate, the processors and the CPU quota.
     pub workers: Option<NonZeroUsize>,
     /// How long an arrival may wait to share a wake-up.
     pub coalesce: Duration,
@@ -141,10 +142,18 @@ pub struct Target {
 /// An HTTP request, ready to be sent again and again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// Host name or address literal (without brackets) to dial.
+    /// The URL's host name or address literal, without brackets.
     pub host: String,
-    /// Port to dial.
+    /// The URL's port.
     pub port: u16,
+    /// Who is dialled for it, and how.
+    pub route: Route,
+    /// How connections are secured; `None` for plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// Which HTTP is spoken.
+    pub version: HttpVersion,
+    /// How connections are kept.
+    pub pool: PoolPolicy,
     /// Path and query as they stand on the request line.
     pub path: http::uri::PathAndQuery,
     /// Method.
@@ -159,6 +168,8 @@ pub struct HttpRequest {
     pub max_body: u64,
     /// Whether the URL holds a secret and is never shown.
     pub secret_url: bool,
+    /// Whether what is dialled, the server's name in TLS or a certificate's path is a secret and never shown.
+    pub secret_connection: bool,
     /// Whether the body holds a secret and is never shown.
     pub secret_body: bool,
 }

@@ -1,18 +1,24 @@
 //! The counts as Prometheus metrics.
 //!
 //! Collectors of ours read the roster at scrape time, so that nothing of the `prometheus` crate runs while requests are
-//! made. What there is to export is described once ([`FleetCollector`]) and written to a sink: metric families for a
-//! registry, or text. Names, help texts and labels stand in [`catalogue`] and nowhere else.
+//! made. What there is to export of a target is described once (`samples`), copied at one moment (`cut`) and written to
+//! a sink: metric families for a registry, or text in pieces ([`Exposition`]). Names, help texts and labels stand in
+//! [`catalogue`] and nowhere else.
 
 pub mod catalogue;
 mod collector;
+mod column;
+mod cut;
+mod exposition;
 mod families;
 mod process;
+mod samples;
 mod sink;
 pub mod text;
 mod vitals;
 
 pub use collector::FleetCollector;
+pub use exposition::Exposition;
 pub use process::ProcessCollector;
 pub use text::TextError;
 pub use vitals::{Vitals, VitalsCollector};
@@ -23,7 +29,6 @@ use prometheus::Registry;
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 
-use self::text::Text;
 use crate::roster::Roster;
 
 /// All that a scrape shows.
@@ -59,15 +64,17 @@ impl Exports {
         families
     }
 
-    /// Everything in the text format, without the detour by families for the fleet's many samples.
+    /// Everything in the text format, without the detour by families for the fleet's many samples: the values of now,
+    /// the text in pieces later. Calls `pause` after every target, so that others may use the processor.
+    pub fn exposition(&self, pause: impl Fn()) -> Result<Exposition, TextError> {
+        let rest = text::encode(&self.registry.gather())?;
+        Ok(Exposition::new(self.fleet.as_ref().map(|fleet| fleet.cut(pause)), rest))
+    }
+
+    /// The same in one piece.
     pub fn text(&self) -> Result<String, TextError> {
-        let mut text = Text::default();
-        if let Some(fleet) = &self.fleet {
-            text.out.reserve(fleet.text_size_hint());
-            fleet.write(&mut text);
-        }
-        text.append(&self.registry.gather())?;
-        Ok(text.out)
+        let mut exposition = self.exposition(|| ())?;
+        Ok(std::iter::from_fn(|| exposition.next_piece()).collect())
     }
 }
 
@@ -87,6 +94,7 @@ mod tests {
         let roster = Arc::new(Roster::new(shape.clone(), vec![worker]));
         for name in ["a", "b", "gone"] {
             let info = TargetInfo {
+                insecure: Some(name == "b"),
                 protocol: "http",
                 authority: "[::1]:80".to_owned(),
                 labels: BTreeMap::from([("team".to_owned(), "a\\b \"quoted\"\nnext".to_owned())]),
@@ -100,6 +108,7 @@ mod tests {
             if name == "b" {
                 continue;
             }
+            writer.ledger().wire.certificate_not_after.set(2_000_000_000);
             let trace = Trace::new();
             trace.enter(Stage::Wait, 0);
             trace.complete(3_000_000);
@@ -135,6 +144,9 @@ mod tests {
             "hammerd_request_phase_seconds_count{target=\"a\",phase=\"wait\"} 4",
             "hammerd_retired_requests_total{stage=\"finished\"} 4",
             "hammerd_target_info{target=\"a\",protocol=\"http\",authority=\"[::1]:80\",team=\"a\\\\b \\\"quoted\\\"\\nnext\"} 1",
+            "hammerd_tls_peer_certificate_not_after_timestamp_seconds{target=\"a\"} 2000000000",
+            "hammerd_tls_insecure_skip_verify{target=\"a\"} 0",
+            "hammerd_tls_insecure_skip_verify{target=\"b\"} 1",
             "hammerd_log_lines_lost_total 3",
         ] {
             assert!(direct.lines().any(|written| written == line), "no {line} in\n{direct}");

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::clock;
 use crate::config::{Config, Engine, Limits, Target, TargetName};
@@ -306,9 +307,13 @@ impl Fleet {
     }
 
     fn describe(&self, name: &TargetName, target: &Target) {
+        if target.http.tls.as_ref().is_some_and(|tls| tls.spec().insecure_skip_verify) {
+            warn!(target = name.as_str(), "its certificate is not checked (insecure_skip_verify): it may be anybody's");
+        }
         let info = TargetInfo {
-            protocol: "http",
+            protocol: if target.http.tls.is_some() { "https" } else { "http" },
             authority: authority(target),
+            insecure: target.http.tls.as_ref().map(|tls| tls.spec().insecure_skip_verify),
             labels: target.labels.clone(),
             rate_per_second: target.rate.as_per_second(),
             max_in_flight: target.max_in_flight,
@@ -376,7 +381,8 @@ fn authority(target: &Target) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// As many workers as were asked for, or as the planned rate needs and the machine has.
+/// As many workers as were asked for, or as the planned rate needs, at most one for each whole processor that the process
+/// may use by its affinity and by the CPU quotas of its control groups (version 1 or 2), and at least one.
 pub fn worker_count(config: &Config) -> usize {
     if let Some(workers) = config.engine.workers {
         return workers.get();

@@ -5,12 +5,18 @@
 mod dial;
 mod pool;
 mod resolve;
+mod route;
 mod socket;
+mod stream;
+mod tls;
 
 pub use dial::{Dialer, Guard};
-pub use pool::{Pool, Pooled};
-pub use resolve::{Resolver, ResolverService};
-pub use socket::{Fate, Socket};
+pub use pool::{Pool, Pooled, Tenure};
+pub use resolve::{Manner, Question, Resolver, ResolverService};
+pub use route::{Family, HttpVersion, Peer, PoolPolicy, Refresh, Route};
+pub use socket::{Fate, Link, Socket};
+pub use stream::Stream;
+pub use tls::{IdentityFiles, Tls, TlsError, TlsSpec, TlsVersion, reason_of as tls_reason};
 
 use std::error::Error;
 

@@ -2,7 +2,8 @@
 //!
 //! Pure. Every label text that a strike can produce stands here, in closed enums.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// Declares a closed set of label values: the enum, how many there are, all of them, and the text of each.
 macro_rules! labels {
@@ -16,6 +17,8 @@ macro_rules! labels {
             pub const ALL: [Self; Self::COUNT] = [$(Self::$variant,)+];
             /// How many values there are.
             pub const COUNT: usize = [$(Self::$variant,)+].len();
+            /// Every label text, in the same order.
+            pub const LABELS: [&'static str; Self::COUNT] = [$($text,)+];
 
             /// The label text.
             pub const fn label(self) -> &'static str {
@@ -52,6 +55,12 @@ labels! {
         LocalPorts => "local_ports",
         /// The process is out of file descriptors.
         LocalFds => "local_fds",
+        /// Connected, but no TLS handshake in time.
+        TlsTimeout => "tls_timeout",
+        /// A certificate, the peer's or ours, was not accepted.
+        TlsCertificate => "tls_certificate",
+        /// What came is no TLS, or both sides have no version or cipher in common.
+        TlsProtocol => "tls_protocol",
         /// Connected, but the first byte of the response did not come in time.
         TimeoutResponse => "timeout_response",
         /// The response began, but its last byte did not come in time.
@@ -92,6 +101,8 @@ labels! {
         Dns => "dns",
         /// Opening a connection.
         Connect => "connect",
+        /// Securing it.
+        Tls => "tls",
         /// From handing the request to the connection to the first byte of the response.
         Wait => "wait",
         /// From the first byte of the response to its last.
@@ -105,6 +116,7 @@ impl Stage {
         match self {
             Self::Dns => Reason::DnsTimeout,
             Self::Connect => Reason::ConnectTimeout,
+            Self::Tls => Reason::TlsTimeout,
             Self::Wait => Reason::TimeoutResponse,
             Self::Receive => Reason::TimeoutBody,
         }
@@ -159,18 +171,39 @@ impl Outcome {
 pub struct Trace {
     stage: Cell<Option<(Stage, u64)>>,
     took_ns: [Cell<Option<u64>>; Stage::COUNT],
+    /// Where an attempt that several strikes wait for has got to, and whether this one makes it.
+    attempt: RefCell<Option<(Rc<Cell<Stage>>, bool)>>,
 }
 
 impl Trace {
     /// Before the first phase.
     pub const fn new() -> Self {
-        Self { stage: Cell::new(None), took_ns: [const { Cell::new(None) }; Stage::COUNT] }
+        Self { stage: Cell::new(None), took_ns: [const { Cell::new(None) }; Stage::COUNT], attempt: RefCell::new(None) }
     }
 
     /// Enters a phase at `now_ns`; the one before it is complete. A phase entered again adds up.
     pub fn enter(&self, stage: Stage, now_ns: u64) {
         self.complete(now_ns);
         self.stage.set(Some((stage, now_ns)));
+        if let Some((reached, true)) = &*self.attempt.borrow() {
+            reached.set(stage);
+        }
+    }
+
+    /// This strike makes an attempt: `reached` is told each phase that it enters, until [`Trace::part`].
+    pub fn lead(&self, reached: &Rc<Cell<Stage>>) {
+        *self.attempt.borrow_mut() = Some((Rc::clone(reached), true));
+    }
+
+    /// This strike waits for an attempt: until [`Trace::part`] it is in the phase that the attempt is in. What it waits
+    /// counts as the phase that it entered itself.
+    pub fn follow(&self, reached: &Rc<Cell<Stage>>) {
+        *self.attempt.borrow_mut() = Some((Rc::clone(reached), false));
+    }
+
+    /// The attempt is over.
+    pub fn part(&self) {
+        *self.attempt.borrow_mut() = None;
     }
 
     /// The last phase is complete.
@@ -183,7 +216,10 @@ impl Trace {
 
     /// The phase that was entered and not completed.
     pub fn stage(&self) -> Option<Stage> {
-        self.stage.get().map(|(stage, _)| stage)
+        match &*self.attempt.borrow() {
+            Some((reached, false)) => Some(reached.get()),
+            _ => self.stage.get().map(|(stage, _)| stage),
+        }
     }
 
     /// How long a phase took in nanoseconds, if the request had it and completed it.
@@ -208,9 +244,9 @@ mod tests {
         trace.enter(Stage::Connect, 100);
         trace.enter(Stage::Wait, 150);
         assert_eq!(trace.stage(), Some(Stage::Wait));
-        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, None]);
+        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, None, None]);
         trace.complete(175);
-        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), Some(25), None]);
+        assert_eq!(Stage::ALL.map(|stage| trace.took_ns(stage)), [None, Some(50), None, Some(25), None]);
         assert_eq!(trace.stage(), None);
     }
 
@@ -222,6 +258,22 @@ mod tests {
         trace.enter(Stage::Wait, 30);
         trace.complete(35);
         assert_eq!((trace.took_ns(Stage::Wait), trace.took_ns(Stage::Connect)), (Some(15), Some(20)));
+    }
+
+    #[test]
+    fn who_waits_for_an_attempt_is_where_the_attempt_is() {
+        let (leader, follower, reached) = (Trace::new(), Trace::new(), Rc::new(Cell::new(Stage::Connect)));
+        leader.lead(&reached);
+        follower.enter(Stage::Connect, 0);
+        follower.follow(&reached);
+        leader.enter(Stage::Tls, 10);
+        assert_eq!((leader.stage(), follower.stage()), (Some(Stage::Tls), Some(Stage::Tls)));
+        leader.part();
+        follower.part();
+        leader.enter(Stage::Wait, 20);
+        follower.enter(Stage::Receive, 30);
+        assert_eq!((leader.stage(), follower.stage()), (Some(Stage::Wait), Some(Stage::Receive)));
+        assert_eq!((follower.took_ns(Stage::Connect), follower.took_ns(Stage::Tls)), (Some(30), None));
     }
 
     #[test]

@@ -189,6 +189,7 @@ mod tests {
         writer.cancel();
         ledger.wire.sent_bytes.add(2048);
         let info = TargetInfo {
+            insecure: None,
             protocol: "http",
             authority: "shop.example:80".to_owned(),
             labels: BTreeMap::new(),
@@ -196,7 +197,7 @@ mod tests {
             max_in_flight: 5,
             since_ns: 1_000_000_000,
         };
-        let target = TargetView { name: "checkout".into(), info, counts: ledger.snapshot() };
+        let target = TargetView { name: "checkout".into(), info: info.into(), counts: ledger.snapshot() };
         RosterView { targets: vec![target], retired: RetiredTotals::default() }
     }
 

@@ -15,6 +15,8 @@ pub struct TargetInfo {
     pub protocol: &'static str,
     /// Host and port that it strikes.
     pub authority: String,
+    /// Whether its certificate is not checked; `None` without TLS.
+    pub insecure: Option<bool>,
     /// The operator's labels.
     pub labels: BTreeMap<String, String>,
     /// The rate that the schedule asks for, per second.
@@ -31,7 +33,7 @@ pub struct TargetView {
     /// Its name.
     pub name: Arc<str>,
     /// What is known of it.
-    pub info: TargetInfo,
+    pub info: Arc<TargetInfo>,
     /// Its counts, over all workers and since it came.
     pub counts: Snapshot,
 }
@@ -88,28 +90,33 @@ struct Entries {
 
 #[derive(Debug)]
 struct Entry {
-    info: TargetInfo,
+    info: Arc<TargetInfo>,
     /// One for each lane, those that are ending included.
     ledgers: Vec<Arc<Ledger>>,
-    /// The sum of ledgers that nobody writes to any more.
-    settled: Snapshot,
+    /// The sum of ledgers that nobody writes to any more. Boxed: most targets have none, and it is over a kilobyte.
+    settled: Option<Box<Snapshot>>,
 }
 
 impl Entry {
     /// Adds up the ledgers whose lanes are gone, so that the list stays as short as the lanes are few.
     fn settle(&mut self) {
         let settled = &mut self.settled;
-        self.ledgers.retain_mut(|ledger| keep_or_settle(ledger, |counts| settled.merge(counts)));
-        // Counts go on; what was the latest lookup of a lane that is gone says nothing of now.
-        settled.wire.dns_addresses = 0;
+        self.ledgers.retain_mut(|ledger| {
+            keep_or_settle(ledger, |counts| {
+                let settled = settled.get_or_insert_default();
+                settled.merge(counts);
+                // Counts go on; what was the latest lookup of a lane that is gone says nothing of now.
+                settled.wire.dns_addresses = 0;
+            })
+        });
     }
 
     fn counts(&self) -> Snapshot {
         let mut copies = self.ledgers.iter().map(|ledger| ledger.snapshot());
         let mut counts = copies.next().unwrap_or_default();
         copies.for_each(|copy| counts.merge(&copy));
-        if self.settled.scheduled > 0 {
-            counts.merge(&self.settled);
+        if let Some(settled) = &self.settled {
+            counts.merge(settled);
         }
         counts
     }
@@ -146,9 +153,9 @@ impl Roster {
         let mut entries = self.entries();
         if let Some(entry) = entries.targets.get_mut(name) {
             let since_ns = entry.info.since_ns;
-            entry.info = TargetInfo { since_ns, ..info };
+            entry.info = Arc::new(TargetInfo { since_ns, ..info });
         } else {
-            let entry = Entry { info, ledgers: Vec::new(), settled: Snapshot::default() };
+            let entry = Entry { info: Arc::new(info), ledgers: Vec::new(), settled: None };
             entries.targets.insert(Arc::clone(name), entry);
         }
     }
@@ -165,7 +172,9 @@ impl Roster {
     pub fn retire(&self, name: &str) {
         let mut entries = self.entries();
         if let Some(entry) = entries.targets.remove(name) {
-            entries.retired.add(&entry.settled);
+            if let Some(settled) = &entry.settled {
+                entries.retired.add(settled);
+            }
             entries.retiring.extend(entry.ledgers);
         }
     }
@@ -182,6 +191,14 @@ impl Roster {
 
     /// All targets, and what became of those that were removed, at one moment.
     pub fn read(&self) -> RosterView {
+        let mut targets = Vec::new();
+        let retired = self.visit(|target| targets.push(target));
+        RosterView { targets, retired }
+    }
+
+    /// Shows all targets in the order of their names to `see`, and returns what became of those that were removed: what
+    /// [`read`](Self::read) does, for those who need not keep the copies. The roster is locked meanwhile.
+    pub fn visit(&self, mut see: impl FnMut(TargetView)) -> RetiredTotals {
         let mut entries = self.entries();
         let Entries { targets, retiring, retired } = &mut *entries;
         retiring.retain_mut(|ledger| keep_or_settle(ledger, |counts| retired.add(counts)));
@@ -189,11 +206,11 @@ impl Roster {
         for ledger in retiring {
             retired.add(&ledger.snapshot());
         }
-        let targets = targets.iter_mut().map(|(name, entry)| {
+        for (name, entry) in targets {
             entry.settle();
-            TargetView { name: Arc::clone(name), info: entry.info.clone(), counts: entry.counts() }
-        });
-        RosterView { targets: targets.collect(), retired }
+            see(TargetView { name: Arc::clone(name), info: Arc::clone(&entry.info), counts: entry.counts() });
+        }
+        retired
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -210,7 +227,15 @@ mod tests {
 
     fn info(rate_per_second: f64) -> TargetInfo {
         let (authority, labels) = ("127.0.0.1:80".to_owned(), BTreeMap::new());
-        TargetInfo { protocol: "http", authority, labels, rate_per_second, max_in_flight: 1, since_ns: 0 }
+        TargetInfo {
+            protocol: "http",
+            authority,
+            insecure: None,
+            labels,
+            rate_per_second,
+            max_in_flight: 1,
+            since_ns: 0,
+        }
     }
 
     fn strike(writer: &LedgerWriter) {
@@ -238,7 +263,7 @@ mod tests {
 
         let view = &roster.read().targets[0];
         assert_eq!((view.counts.finished, view.counts.responses.as_slice()), (4, [(200, 4)].as_slice()));
-        assert_eq!(view.info, info(2.0));
+        assert_eq!(*view.info, info(2.0));
         assert_eq!(view.counts.wire.dns_addresses, 2, "addresses in use are those of lanes at work");
         assert_eq!(roster.entries().targets["a"].ledgers.len(), 1, "ledgers without a writer are added up");
     }

@@ -257,10 +257,11 @@ fn scrape_for(
     let (before, mut lines, mut longest) = (control_cpu()?, 0, Duration::ZERO);
     while Instant::now() < end {
         let start = Instant::now();
-        let text = daemon.scrape()?;
+        lines += daemon.scrape_aside()?;
         longest = longest.max(start.elapsed());
-        lines += text.lines().filter(|line| !line.starts_with('#')).count();
-        std::thread::sleep(interval.saturating_sub(start.elapsed()));
+        // Not beyond the end: the daemon's life ends soon after, and its summary is not to be measured here.
+        let pause = interval.saturating_sub(start.elapsed());
+        std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
     }
     let cpu = control_cpu()?.saturating_sub(before);
     sample.put(Metric::ScrapePerLine, cpu.as_secs_f64() * 1e9 / lines.max(1) as f64);

@@ -1,6 +1,6 @@
 //! What an endpoint says, and the body that carries it out.
 
-use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +13,27 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::Scraped;
+use super::pieces::Pieces;
 use super::wire::Slot;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// What an endpoint says: a whole answer in memory.
-pub(super) type Reply = Response<Vec<u8>>;
+/// What an endpoint says.
+pub(super) type Reply = Response<Content>;
+
+/// The body of an answer: all of it, or its beginning and what makes the rest.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) first: Vec<u8>,
+    pub(super) more: Option<Pieces>,
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(whole: Vec<u8>) -> Self {
+        Self { first: whole, more: None }
+    }
+}
 
 /// A plain text answer.
 pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Reply {
@@ -43,73 +57,125 @@ pub(super) fn method_not_allowed(allowed: &'static str) -> Reply {
 }
 
 /// Any answer; none may be cached, each is of the moment.
-pub(super) fn typed(status: StatusCode, kind: HeaderValue, body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(body);
+pub(super) fn typed(status: StatusCode, kind: HeaderValue, content: impl Into<Content>) -> Reply {
+    let mut reply = Response::new(content.into());
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, kind);
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
 }
 
-/// The body of an answer on its way out.
+/// The body of an answer on its way out. Only one piece at a time is in memory, beside what the others are made of.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    bytes: Option<Bytes>,
+    next: Option<Bytes>,
+    more: Option<(Pieces, Share)>,
     slot: Rc<Slot>,
     scrape: Option<Scraped>,
+    held_bytes: Arc<AtomicUsize>,
 }
 
 impl Outgoing {
     /// A body that counts in `held_bytes` for as long as anybody holds a part of it.
-    pub(super) fn new(body: Vec<u8>, scrape: Option<Scraped>, slot: Rc<Slot>, held_bytes: &Arc<AtomicUsize>) -> Self {
-        slot.answering(body.len());
-        let bytes = (!body.is_empty()).then(|| Bytes::from_owner(Held::new(body, Arc::clone(held_bytes))));
-        Self { bytes, slot, scrape }
+    pub(super) fn new(
+        content: Content,
+        scrape: Option<Scraped>,
+        slot: Rc<Slot>,
+        held_bytes: &Arc<AtomicUsize>,
+    ) -> Self {
+        let Content { first, more } = content;
+        let more = more.map(|more| {
+            let share = Share::new(more.held_bytes(), held_bytes);
+            (more, share)
+        });
+        slot.answering(first.capacity() + more.as_ref().map_or(0, |(_, share)| share.bytes));
+        let next = (!first.is_empty()).then(|| Held::bytes(first, held_bytes));
+        Self { next, more, slot, scrape, held_bytes: Arc::clone(held_bytes) }
+    }
+
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if let Some(first) = self.next.take() {
+            return Ok(Some(first));
+        }
+        let Some((more, _)) = &mut self.more else { return Ok(None) };
+        let piece = more.next_piece()?;
+        if more.is_over() {
+            self.more = None;
+        }
+        Ok(piece.map(|piece| Held::bytes(piece, &self.held_bytes)))
     }
 }
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        // Only here and not at the start: the body of an answer to HEAD is never asked for.
-        if let Some(began) = self.scrape.take() {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let next = self.next();
+        // Only at the end: the body of an answer to HEAD is never asked for, and another may break off.
+        if next.is_ok()
+            && self.is_end_stream()
+            && let Some(began) = self.scrape.take()
+        {
             self.slot.scrape(began);
         }
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(next.transpose().map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.next.is_none() && self.more.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        match (&self.next, &self.more) {
+            (next, None) => SizeHint::with_exact(next.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            (_, Some(_)) => SizeHint::default(),
+        }
     }
 }
 
-/// The memory of one answer, and its entry in the sum of all.
-struct Held {
-    body: Vec<u8>,
+impl Drop for Outgoing {
+    /// hyper has what it wants of it: all, or of an answer to HEAD nothing. (Or the connection is lost.)
+    fn drop(&mut self) {
+        self.slot.handed_over();
+    }
+}
+
+/// An entry in the sum of all memory that answers take.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
     held_bytes: Arc<AtomicUsize>,
 }
 
+impl Share {
+    fn new(bytes: usize, held_bytes: &Arc<AtomicUsize>) -> Self {
+        held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, held_bytes: Arc::clone(held_bytes) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The memory of a piece and its entry in the sum.
+struct Held {
+    piece: Vec<u8>,
+    _share: Share,
+}
+
 impl Held {
-    fn new(body: Vec<u8>, held_bytes: Arc<AtomicUsize>) -> Self {
-        held_bytes.fetch_add(body.len(), Ordering::Relaxed);
-        Self { body, held_bytes }
+    fn bytes(piece: Vec<u8>, held_bytes: &Arc<AtomicUsize>) -> Bytes {
+        let share = Share::new(piece.capacity(), held_bytes);
+        Bytes::from_owner(Self { piece, _share: share })
     }
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        &self.body
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.held_bytes.fetch_sub(self.body.len(), Ordering::Relaxed);
+        &self.piece
     }
 }

@@ -1,9 +1,5 @@
-//! Which content coding a client wants, and that coding.
+//! Which content coding a client wants.
 
-use std::io::{self, Write};
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
@@ -41,14 +37,6 @@ fn weight(parameter: &str) -> Option<u16> {
     }
     let weight = value.trim().parse::<f32>().ok().filter(|weight| (0.0..=1.0).contains(weight));
     Some((weight.unwrap_or(0.0) * 1000.0).round() as u16)
-}
-
-/// The same bytes as a gzip file. The fastest level: metrics text shrinks tenfold with any, and a scrape should be
-/// cheap.
-pub(super) fn gzip(plain: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 8), Compression::fast());
-    encoder.write_all(plain)?;
-    encoder.finish()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::turns::Turns;
 use super::wire::{Slot, Stage, Wire};
 use super::{Bounds, Face, Scraped, routes};
 use crate::logs::Throttle;
@@ -39,6 +40,7 @@ pub(super) struct Room {
     /// The bytes of all answers in memory.
     pub(super) held_bytes: Arc<AtomicUsize>,
     pub(super) complaints: Complaints,
+    pub(super) turns: Rc<Turns>,
     scraped: watch::Sender<Option<Scraped>>,
     stopped: watch::Receiver<()>,
     seats: RefCell<BTreeMap<u64, Seat>>,
@@ -67,6 +69,7 @@ impl Room {
             bounds,
             held_bytes,
             complaints: Complaints::new(),
+            turns: Rc::new(Turns::new()),
             scraped,
             stopped,
             seats: RefCell::default(),
@@ -178,7 +181,7 @@ struct Guest {
 impl Guest {
     async fn stay(self, stream: TcpStream, slot: Rc<Slot>) {
         let room = &self.room;
-        // An answer goes out in one write; without this its last segment may wait for an acknowledgement.
+        // Without this the last segment of an answer may wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         let wire = Wire::new(stream, Rc::clone(&slot), room.bounds, room.scraped.clone());
         let service = service_fn(|request| {

@@ -13,11 +13,11 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::answer::{self, Outgoing, Reply};
+use super::answer::{self, Content, Outgoing, Reply};
+use super::pieces::Pieces;
 use super::room::Room;
 use super::wire::Slot;
 use super::{ReloadRequest, Scraped, encoding, page};
-use crate::export::Exports;
 
 /// The text format of Prometheus. The crate's constant lacks the character set.
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -78,29 +78,32 @@ fn index(room: &Room) -> Reply {
 fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Reply {
     room.make_space();
     let began = Scraped::now();
-    let text = match render(&room.face.exports) {
-        Ok(text) => text,
+    let zipped = encoding::wants_gzip(headers);
+    let content = match render(room, zipped) {
+        Ok(content) => content,
         Err(why) => {
             room.complaints.say(|held_back| tracing::error!(error = why, held_back, "cannot render the metrics"));
             return answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("collecting the metrics failed: {why}\n"));
         }
     };
     *scrape = Some(began);
-    let zipped = encoding::wants_gzip(headers).then(|| encoding::gzip(text.as_bytes()).ok()).flatten();
-    let is_zipped = zipped.is_some();
-    let mut reply = answer::typed(StatusCode::OK, METRICS_TEXT, zipped.unwrap_or_else(|| text.into_bytes()));
+    let mut reply = answer::typed(StatusCode::OK, METRICS_TEXT, content);
     reply.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
-    if is_zipped {
+    if zipped {
         reply.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     reply
 }
 
-fn render(exports: &Exports) -> Result<String, String> {
-    match unpanicked(|| exports.text()) {
-        Ok(encoded) => encoded.map_err(|error| error.to_string()),
-        Err(Panicked) => Err("a collector panicked".to_owned()),
-    }
+/// All that can fail, or is other people's code, is in the first piece; a text that fits into it is whole.
+fn render(room: &Room, zipped: bool) -> Result<Content, String> {
+    let render = || {
+        let text = room.face.exports.exposition(|| room.turns.pause()).map_err(|error| error.to_string())?;
+        let mut more = Pieces::new(text, zipped, Rc::clone(&room.turns));
+        let first = more.next_piece().map_err(|error| error.to_string())?.unwrap_or_default();
+        Ok(Content { first, more: (!more.is_over()).then_some(more) })
+    };
+    unpanicked(render).unwrap_or_else(|Panicked| Err("a collector panicked".to_owned()))
 }
 
 /// Somebody else's code panicked; the hook has said so already.

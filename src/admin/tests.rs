@@ -1,6 +1,7 @@
 //! The face over real sockets: what each endpoint says.
 
 mod hardening;
+mod streaming;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -110,9 +111,26 @@ impl Client {
 
     fn hear(&mut self) -> io::Result<Heard> {
         let mut heard = self.hear_head()?;
-        heard.body = vec![0; heard.field("content-length").parse().unwrap()];
-        self.0.read_exact(&mut heard.body)?;
+        if heard.field("transfer-encoding") == "chunked" {
+            while let Some(piece) = self.hear_piece()? {
+                heard.body.extend(piece);
+            }
+        } else {
+            heard.body = vec![0; heard.field("content-length").parse().unwrap()];
+            self.0.read_exact(&mut heard.body)?;
+        }
         Ok(heard)
+    }
+
+    /// The next chunk of a body that comes in chunks; `None` at its end.
+    fn hear_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut size = String::new();
+        self.0.read_line(&mut size)?;
+        let size = usize::from_str_radix(size.trim_end(), 16).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let mut piece = vec![0; size + 2];
+        self.0.read_exact(&mut piece)?;
+        assert_eq!(piece.split_off(size), b"\r\n");
+        Ok((size > 0).then_some(piece))
     }
 
     /// Whether the server ended the connection, with or without a reset, and said nothing before. Waits for it.

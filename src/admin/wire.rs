@@ -39,8 +39,10 @@ pub(super) struct Slot {
     /// When bytes of an answer last left, or the connection came: evictions count from here, so that a trickle of
     /// header bytes does not make a connection look fresh.
     served: Cell<Instant>,
-    /// The size of the answer that is leaving.
+    /// The memory that the answer that is leaving takes.
     answer_bytes: Cell<usize>,
+    /// Whether hyper has all of the answer that is leaving.
+    handed_over: Cell<bool>,
     /// When the scrape that is leaving was gathered.
     scrape: Cell<Option<Scraped>>,
 }
@@ -53,6 +55,7 @@ impl Slot {
             since: Cell::new(now),
             served: Cell::new(now),
             answer_bytes: Cell::new(0),
+            handed_over: Cell::new(false),
             scrape: Cell::new(None),
         })
     }
@@ -84,15 +87,21 @@ impl Slot {
         self.enter(Stage::Working);
     }
 
-    /// An answer of this size is about to leave.
+    /// An answer that takes so much memory is about to leave.
     pub(super) fn answering(&self, bytes: usize) {
         self.enter(Stage::Answering);
         self.answer_bytes.set(bytes);
+        self.handed_over.set(false);
     }
 
-    /// The body that is now being handed to hyper is that of a scrape gathered at `began`.
+    /// The last of the body that is being handed to hyper is that of a scrape gathered at `began`.
     pub(super) fn scrape(&self, began: Scraped) {
         self.scrape.set(Some(began));
+    }
+
+    /// hyper has all of the answer: once that is flushed, it has left.
+    pub(super) fn handed_over(&self) {
+        self.handed_over.set(true);
     }
 
     fn received(&self) {
@@ -209,8 +218,8 @@ impl Write for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-        // hyper takes an answer in one piece and reads no further request before it is flushed.
-        if self.slot.stage() != Stage::Answering {
+        // hyper flushes between the pieces of an answer, and reads no further request before the last one is flushed.
+        if self.slot.stage() != Stage::Answering || !self.slot.handed_over.get() {
             return Poll::Ready(Ok(()));
         }
         let scrape = self.slot.answered();

@@ -1,5 +1,7 @@
 //! From what was written to what holds: defaults applied, files read, keys that depend on each other compared.
 
+mod connection;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,7 +161,9 @@ impl<'a> Build<'a> {
         labels.extend(own.labels.value().cloned().unwrap_or_default());
 
         let (endpoint, secret_url) = endpoint?;
+        let connection = self.connection(own, raw.place, &path, &endpoint);
         let (body, secret_body) = body?;
+        let connection = connection?;
         Some(Target {
             rate: *rate.value()?,
             process: process?,
@@ -172,6 +176,11 @@ impl<'a> Build<'a> {
                 host: endpoint.host,
                 port: endpoint.port,
                 path: endpoint.path,
+                route: connection.route,
+                tls: connection.tls,
+                version: connection.version,
+                pool: connection.pool,
+                secret_connection: connection.secret,
                 body,
                 expect_status: own.expect_status.or(&defaults.expect_status).value()?.clone(),
                 max_body: max_body?,

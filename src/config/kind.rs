@@ -1,5 +1,6 @@
 //! What a key may hold: how it is read, which values are accepted, and how that looks in the JSON Schema.
 
+mod connection;
 mod number;
 mod request;
 
@@ -14,6 +15,7 @@ use super::error::Mistakes;
 use super::node::{HIDDEN, Node, Shape};
 use crate::pace::Rate;
 
+pub(super) use connection::{ConnectTo, FamilyWord, HttpVersionWord, RefreshText, ServerName, Servers, TlsVersionWord};
 pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
 pub(super) use request::{Body, HeaderFiles, Headers, Labels, Method, Url, header_value};
 

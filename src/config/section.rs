@@ -8,8 +8,9 @@ use serde_json::{Value as Json, json};
 use super::TargetName;
 use super::error::{Mistakes, Place, join, quote};
 use super::kind::{
-    Body, Buckets, Count, FilePath, Flag, HeaderFiles, Headers, Kind, Labels, Listen, Method, Networks, Process,
-    RateText, Size, Span, Statuses, Url, Workers,
+    Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, Kind, Labels,
+    Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
+    TlsVersionWord, Url, Workers,
 };
 use super::node::{Node, Shape, Table};
 
@@ -127,7 +128,7 @@ section! {
 section! {
     /// The load path.
     Engine {
-        /// Worker threads; "auto" chooses from the planned rate.
+        /// Worker threads; "auto" chooses from the planned rate, the processors and the CPU quota.
         workers: Workers = "auto",
         /// How long an arrival may wait to share a wake-up with others.
         coalesce: Span<0, 100_000> = "250us",
@@ -167,7 +168,7 @@ section! {
 section! {
     /// One stream of requests.
     Target {
-        /// Where requests go: `http://host[:port]/path?query`.
+        /// Where requests go: `http[s]://host[:port]/path?query`.
         url: Url,
         /// File that holds the URL, for one with a secret in it; read again on every reload.
         url_file: FilePath,
@@ -197,6 +198,72 @@ section! {
         expect_status: Statuses = ["200-399"],
         /// Labels of `hammerd_target_info`.
         labels: Labels,
+        /// Where connections go in place of the URL's host: `host:port`, or `unix:/path` for a Unix domain socket. The
+        /// Host header and the name in TLS stay.
+        connect_to: ConnectTo,
+        /// HTTP version: "1.1", "2" (without TLS by prior knowledge), or "auto", which over TLS is what the server
+        /// chooses, and 1.1 without.
+        http_version: HttpVersionWord = "auto",
+        /// TLS, for https.
+        tls: Nested<Tls>,
+        /// How names become addresses.
+        dns: Nested<Dns>,
+        /// Connections: how many, and for how long.
+        pool: Nested<Pool>,
+    }
+}
+
+section! {
+    /// TLS, for https.
+    Tls {
+        /// File of the only CA certificates to trust, as PEM; the system's when not set.
+        ca_file: FilePath,
+        /// File of the client certificate and its chain, as PEM; read again when it changes.
+        cert_file: FilePath,
+        /// File of the client certificate's private key, as PEM.
+        key_file: FilePath,
+        /// The name that the certificate must be for; the URL's host when not set.
+        server_name: ServerName,
+        /// Lowest version: "1.2" or "1.3".
+        min_version: TlsVersionWord = "1.2",
+        /// Accepts any certificate: the target may be anybody.
+        insecure_skip_verify: Flag = false,
+        /// Whether sessions are resumed.
+        resumption: Flag = true,
+        /// How long a handshake may take.
+        handshake_timeout: Span<1_000, 3_600_000_000> = "5s",
+    }
+}
+
+section! {
+    /// How names become addresses.
+    Dns {
+        /// How often a name is looked up: "ttl" as its records expire, "once", or every so often, as in "30s".
+        refresh: RefreshText = "ttl",
+        /// Which addresses count: "any", "ipv4" or "ipv6".
+        family: FamilyWord = "any",
+        /// Name servers to ask, in turn; the system's when there are none.
+        servers: Servers = [],
+    }
+}
+
+section! {
+    /// Connections: how many, and for how long.
+    Pool {
+        /// Largest number of connections on each worker; when not set, `max_in_flight` bounds them.
+        max_connections: Count<1, 100_000>,
+        /// Whether a connection may serve more than one request.
+        reuse: Flag = true,
+        /// A connection older than this, give or take a tenth, takes no more requests.
+        max_age: Span<100_000, 86_400_000_000> = "5m",
+        /// A connection takes no more requests than this.
+        max_requests: Count<1, 1_000_000_000>,
+        /// A connection that has idled for this long is closed.
+        idle_timeout: Span<10_000, 86_400_000_000> = "55s",
+        /// Connections opened on each worker before they are needed.
+        preconnect: Count<0, 10_000> = 0,
+        /// How long opening a connection may take, all addresses together.
+        connect_timeout: Span<1_000, 3_600_000_000> = "5s",
     }
 }
 
@@ -220,13 +287,19 @@ pub(super) fn built_in(layer: usize) -> Table {
             .filter_map(|key| key.default.map(|default| (key.name.to_owned(), Node::from_json(place, &default()))));
         Node::new(place, Shape::Table(set.collect()))
     }
+    let mut target = defaults::<Target>(layer);
+    if let Shape::Table(table) = &mut target.shape {
+        table.insert("tls".to_owned(), defaults::<Tls>(layer));
+        table.insert("dns".to_owned(), defaults::<Dns>(layer));
+        table.insert("pool".to_owned(), defaults::<Pool>(layer));
+    }
     Table::from([
         ("server".to_owned(), defaults::<Server>(layer)),
         ("shutdown".to_owned(), defaults::<Shutdown>(layer)),
         ("engine".to_owned(), defaults::<Engine>(layer)),
         ("limits".to_owned(), defaults::<Limits>(layer)),
         ("metrics".to_owned(), defaults::<Metrics>(layer)),
-        ("defaults".to_owned(), defaults::<Target>(layer)),
+        ("defaults".to_owned(), target),
     ])
 }
 
@@ -242,6 +315,11 @@ impl<T> Slot<T> {
 
     pub(super) fn value(&self) -> Option<&T> {
         self.found().map(|found| &found.value)
+    }
+
+    /// A key of the section that this holds.
+    pub(super) fn key<U>(&self, key: impl FnOnce(&T) -> &Slot<U>) -> Option<&Slot<U>> {
+        self.value().map(key)
     }
 
     pub(super) fn is_absent(&self) -> bool {

@@ -6,7 +6,8 @@ use http::header::HOST;
 
 use super::kind::{display_duration, display_size};
 use super::rates::{display_total, total};
-use super::{Config, HttpRequest, Limits, Target, TargetName};
+use super::{Config, HttpRequest, Limits, Target, TargetName, url};
+use crate::net::{Peer, Refresh};
 use crate::pace::Process;
 
 /// What stands in place of a secret.
@@ -76,17 +77,14 @@ impl HttpRequest {
         if self.secret_url {
             return SECRET.to_owned();
         }
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match self.port {
-            80 => format!("http://{host}{}", self.path),
-            port => format!("http://{host}:{port}{}", self.path),
-        }
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.path)
     }
 
     /// What the `host` header says when no other was asked for.
     fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+        if self.port == url::usual_port(self.tls.is_some()) { host } else { format!("{host}:{}", self.port) }
     }
 }
 
@@ -162,6 +160,7 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target) {
     toml.bare("max_in_flight", &target.max_in_flight);
     toml.text("max_body", &display_size(http.max_body));
     toml.list("expect_status", http.expect_status.texts());
+    connection(toml, name, http);
     toml.section(&["targets", name.as_ref(), "headers"]);
     for (header, value) in &http.headers {
         if header == HOST && *value == http.authority() {
@@ -176,6 +175,56 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target) {
             toml.text(label, value);
         }
     }
+}
+
+fn connection(toml: &mut Toml, name: &TargetName, http: &HttpRequest) {
+    let (route, pool) = (&http.route, &http.pool);
+    let shown = |text: &str| if http.secret_connection { SECRET.to_owned() } else { text.to_owned() };
+    let url_peer = Peer::Tcp { host: http.host.clone(), port: http.port };
+    if route.peer != url_peer {
+        toml.text("connect_to", &shown(&route.peer.to_string()));
+    }
+    toml.text("http_version", http.version.label());
+    if let Some(tls) = &http.tls {
+        let tls = tls.spec();
+        toml.section(&["targets", name.as_ref(), "tls"]);
+        if tls.server_name != http.host {
+            toml.text("server_name", &shown(&tls.server_name));
+        }
+        if let Some((file, _)) = &tls.ca {
+            toml.text("ca_file", &shown(&file.to_string_lossy()));
+        }
+        if let Some(identity) = &tls.identity {
+            toml.text("cert_file", &shown(&identity.cert_file.to_string_lossy()));
+            toml.text("key_file", &shown(&identity.key_file.to_string_lossy()));
+        }
+        toml.text("min_version", tls.min_version.label());
+        toml.bare("insecure_skip_verify", &tls.insecure_skip_verify);
+        toml.bare("resumption", &tls.resumption);
+        toml.text("handshake_timeout", &display_duration(tls.handshake_timeout));
+    }
+    if let Peer::Tcp { .. } = route.peer {
+        toml.section(&["targets", name.as_ref(), "dns"]);
+        match route.refresh {
+            Refresh::Ttl => toml.text("refresh", "ttl"),
+            Refresh::Once => toml.text("refresh", "once"),
+            Refresh::Every(span) => toml.text("refresh", &display_duration(span)),
+        }
+        toml.text("family", route.family.label());
+        toml.list("servers", route.servers.iter().map(ToString::to_string));
+    }
+    toml.section(&["targets", name.as_ref(), "pool"]);
+    if let Some(max) = pool.max_connections {
+        toml.bare("max_connections", &max);
+    }
+    toml.bare("reuse", &pool.reuse);
+    toml.text("max_age", &display_duration(pool.max_age));
+    if let Some(max) = pool.max_requests {
+        toml.bare("max_requests", &max);
+    }
+    toml.text("idle_timeout", &display_duration(pool.idle_timeout));
+    toml.bare("preconnect", &pool.preconnect);
+    toml.text("connect_timeout", &display_duration(route.connect_timeout));
 }
 
 /// A TOML text in the making.

@@ -9,6 +9,8 @@ use http::uri::PathAndQuery;
 /// The parts of a target's URL.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
+    /// Whether it is spoken to over TLS.
+    pub(super) secure: bool,
     /// Name or address to dial, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
@@ -21,7 +23,6 @@ pub(super) struct Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UrlError {
     NoScheme,
-    Https,
     OtherScheme,
     Userinfo,
     Fragment,
@@ -34,12 +35,11 @@ impl Endpoint {
     /// Longest host name that DNS carries.
     const MAX_HOST: usize = 253;
 
-    /// Reads `http://host[:port][/path][?query]`.
+    /// Reads `http[s]://host[:port][/path][?query]`.
     pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err(UrlError::Https);
-        } else if !scheme.eq_ignore_ascii_case("http") {
+        let secure = scheme.eq_ignore_ascii_case("https");
+        if !secure && !scheme.eq_ignore_ascii_case("http") {
             return Err(UrlError::OtherScheme);
         }
         if rest.contains('#') {
@@ -50,20 +50,33 @@ impl Endpoint {
             return Err(UrlError::Userinfo);
         }
         let (host, port) = split_port(authority)?;
+        let usual_port = usual_port(secure);
+        let port = port.unwrap_or(usual_port);
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(UrlError::Characters);
         }
         let path = PathAndQuery::try_from(path).map_err(|_| UrlError::Characters)?;
-        let shown = if port == 80 { host.to_owned() } else { format!("{host}:{port}") };
+        let shown = if port == usual_port { host.to_owned() } else { format!("{host}:{port}") };
         let authority = HeaderValue::try_from(shown).map_err(|_| UrlError::Host)?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        Ok(Self { host: host.to_owned(), port, path, authority })
+        Ok(Self { secure, host: host.to_owned(), port, path, authority })
     }
 }
 
-/// Takes a valid host, in brackets for IPv6, and a port apart.
-fn split_port(authority: &str) -> Result<(&str, u16), UrlError> {
+/// The port of a URL that names none.
+pub(super) fn usual_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
+
+/// Reads `host:port`; the host comes without brackets.
+pub(super) fn host_and_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = split_port(text).ok()?;
+    Some((host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host), port?))
+}
+
+/// Takes a valid host, in brackets for IPv6, and a port, if there is one, apart.
+fn split_port(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
     let end = if authority.starts_with('[') {
         authority.find(']').map(|end| end + 1).ok_or(UrlError::Host)?
     } else {
@@ -74,9 +87,9 @@ fn split_port(authority: &str) -> Result<(&str, u16), UrlError> {
         return Err(UrlError::Host);
     }
     let port = match port.strip_prefix(':') {
-        None if port.is_empty() => 80,
+        None if port.is_empty() => None,
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse().ok().filter(|port| *port > 0).ok_or(UrlError::Port)?
+            Some(digits.parse().ok().filter(|port| *port > 0).ok_or(UrlError::Port)?)
         }
         _ => return Err(UrlError::Port),
     };
@@ -100,9 +113,8 @@ fn is_host(host: &str) -> bool {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoScheme => "a URL begins with http://, as in http://host:8080/path",
-            Self::Https => "https comes in a later release; a URL begins with http://",
-            Self::OtherScheme => "this scheme is not supported; a URL begins with http://",
+            Self::NoScheme => "a URL begins with http:// or https://, as in https://host:8443/path",
+            Self::OtherScheme => "this scheme is not supported; a URL begins with http:// or https://",
             Self::Userinfo => "a URL holds no user and password; use the header authorization or headers_file",
             Self::Fragment => "a fragment (#...) is never sent; leave it out or write %23",
             Self::Host => "the host is no name or address, as in shop.example, 10.0.0.7 or [fd00::7]",
@@ -146,7 +158,6 @@ mod tests {
         for (text, why) in [
             ("", UrlError::NoScheme),
             ("localhost:8080", UrlError::NoScheme),
-            ("https://a.example/", UrlError::Https),
             ("ftp://a.example/", UrlError::OtherScheme),
             ("http://user:pw@a.example/", UrlError::Userinfo),
             ("http://a.example/#top", UrlError::Fragment),

@@ -1,12 +1,16 @@
-//! HTTP/1.1.
+//! HTTP/1.1 and HTTP/2.
 //!
-//! One exchange at a time on a connection, kept alive between them. A request that a closing connection never began to
-//! write goes to another one; anything else is tried once. Bodies are read to their end and thrown away.
+//! Over HTTP/1.1 one exchange at a time on a connection, kept alive between them; over HTTP/2 as many as the peer allows.
+//! A request that the peer certainly never saw goes to another connection; anything else is tried once. Bodies are read
+//! to their end and thrown away.
 
 mod connection;
 mod fault;
 mod request;
+mod road;
+mod shared;
 
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,26 +19,25 @@ use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use self::connection::Connection;
 use self::request::Template;
+use self::road::{Road, Way};
+use self::shared::Stream;
 use super::{Answer, Anvil, Forge, Hammer};
 use crate::clock;
 use crate::config::HttpRequest;
-use crate::net::{Dialer, Fault, Pool, Pooled};
+use crate::net::{Fault, Pooled};
 use crate::outcome::{Reason, Stage, Trace};
 use crate::stats::CloseReason;
+
+/// Connections that may turn out to be closing, or unwilling, before a new one is opened, which ends the search.
+const MAX_RESENDS: usize = 3;
 
 /// Strikes one URL with one request.
 #[derive(Debug)]
 pub struct HttpHammer {
-    spec: Arc<HttpRequest>,
     template: Template,
+    /// Made when it is first needed; `None` inside when it can't be.
+    template2: OnceCell<Option<Template>>,
     road: Rc<Road>,
-}
-
-/// The way to the server, which a changed request to the same server keeps, unless other addresses are denied now.
-#[derive(Debug)]
-struct Road {
-    dialer: Dialer,
-    pool: Pool<Connection>,
 }
 
 /// Makes [`HttpHammer`]s.
@@ -46,26 +49,27 @@ pub struct HttpForge {
     pub max_idle: usize,
 }
 
+/// What came of a request on one connection.
+enum Sent {
+    /// It is over.
+    Over(Result<Answer, Fault>),
+    /// The peer never saw it.
+    Never(Fault),
+}
+
 impl Forge for HttpForge {
     type Hammer = HttpHammer;
 
     fn forge(&self, anvil: &Anvil, before: Option<&Rc<HttpHammer>>) -> Rc<HttpHammer> {
         let spec = Arc::clone(&self.request);
-        // A connection is open to an address that the guard of its time admitted: another guard, another road.
-        let same_way = before.filter(|before| {
-            before.spec.host == spec.host
-                && before.spec.port == spec.port
-                && *before.road.dialer.guard() == *anvil.guard
-        });
-        let road = if let Some(before) = same_way {
-            before.road.pool.resize(self.max_idle);
-            Rc::clone(&before.road)
-        } else {
-            let (guard, ledger) = (Arc::clone(&anvil.guard), Arc::clone(&anvil.ledger));
-            let dialer = Dialer::new(&spec.host, spec.port, guard, anvil.resolver.clone(), ledger);
-            Rc::new(Road { dialer, pool: Pool::new(self.max_idle) })
+        let road = match before.filter(|before| before.road.leads_to(&spec, before.template.spec(), anvil)) {
+            Some(before) => {
+                before.road.adapt(self.max_idle, spec.pool);
+                Rc::clone(&before.road)
+            }
+            None => Road::new(&spec, anvil, self.max_idle),
         };
-        Rc::new(HttpHammer { template: Template::new(&spec), spec, road })
+        Rc::new(HttpHammer { template: Template::http1(spec), template2: OnceCell::new(), road })
     }
 }
 
@@ -73,66 +77,86 @@ impl Hammer for HttpHammer {
     async fn strike(&self, trace: &Trace, deadline_ns: u64) -> Result<Answer, Fault> {
         let mut resends = 0;
         loop {
-            let now_ns = clock::now_ns();
-            let idle = if resends < MAX_RESENDS { self.road.pool.take(now_ns) } else { None };
-            let reused = idle.is_some();
-            let mut connection = if let Some(connection) = idle {
-                trace.enter(Stage::Wait, now_ns);
-                connection
-            } else {
-                let connection = Connection::open(self.road.dialer.dial(trace, deadline_ns).await?).await?;
-                trace.enter(Stage::Wait, clock::now_ns());
-                connection
+            let fresh = resends >= MAX_RESENDS;
+            let sent = match self.road.way(trace, deadline_ns, fresh).await? {
+                Way::Alone(connection, reused) => self.strike_alone(connection, reused, trace).await,
+                Way::Beside(stream) => self.strike_beside(stream, trace).await,
             };
-            let request = self.template.request(connection.spare_headers.take());
-            match connection.send(request).await {
-                Ok(response) => return self.receive(connection, response, trace).await,
-                // It met a connection that was just closing, and no byte of it was written.
-                Err(error) if reused && error.message().is_some() => {
-                    connection.close(CloseReason::Peer);
-                    resends += 1;
-                }
-                Err(error) => {
-                    let fault = fault::of_response(error.into_error(), reused && connection.is_silent());
-                    connection.close(CloseReason::Failed);
-                    return Err(fault);
-                }
+            match sent {
+                Sent::Over(result) => return result,
+                Sent::Never(fault) if fresh => return Err(fault),
+                Sent::Never(_) => resends += 1,
             }
         }
     }
 }
 
-/// Idle connections that may turn out to be closing before a new one is opened, which ends the search.
-const MAX_RESENDS: usize = 3;
-
 impl HttpHammer {
-    async fn receive(
-        &self,
-        mut connection: Connection,
-        response: hyper::Response<Incoming>,
-        trace: &Trace,
-    ) -> Result<Answer, Fault> {
+    /// Over HTTP/1.1.
+    async fn strike_alone(&self, mut connection: Box<Connection>, reused: bool, trace: &Trace) -> Sent {
+        let request = self.template.request(connection.take_headers());
+        let response = match connection.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                // It met a connection that was just closing, and no byte of it was written.
+                let never = reused && error.message().is_some();
+                let fault = fault::of_response(error.into_error(), reused && connection.is_silent());
+                connection.close(if never { CloseReason::Peer } else { CloseReason::Failed });
+                return if never { Sent::Never(fault) } else { Sent::Over(Err(fault)) };
+            }
+        };
         trace.enter(Stage::Receive, clock::now_ns());
         let (head, body) = response.into_parts();
         // RFC 9112, 6.3: such a message may be an attempt to smuggle another one; hyper lets it pass.
         if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
             connection.close(CloseReason::Failed);
-            return Err(Fault::new(Reason::Protocol, "the response has both Content-Length and Transfer-Encoding"));
+            let text = "the response has both Content-Length and Transfer-Encoding";
+            return Sent::Over(Err(Fault::new(Reason::Protocol, text)));
         }
-        if let Err(fault) = drain(body, self.spec.max_body).await {
+        if let Err(fault) = drain(body, self.template.spec().max_body).await {
             connection.close(CloseReason::Failed);
-            return Err(fault);
+            return Sent::Over(Err(fault));
         }
         let now_ns = clock::now_ns();
         trace.complete(now_ns);
-        let status = head.status;
-        connection.spare_headers = Some(head.headers);
-        if connection.settle().await {
-            self.road.pool.put(connection, now_ns);
-        } else {
-            connection.close(CloseReason::Peer);
-        }
-        Ok(Answer { status: status.as_u16(), expected: self.spec.expect_status.contains(status) })
+        connection.keep_headers(head.headers);
+        connection.settle().await;
+        self.road.put(connection, now_ns);
+        Sent::Over(Ok(self.answer(head.status)))
+    }
+
+    /// Over HTTP/2.
+    async fn strike_beside(&self, mut stream: Stream, trace: &Trace) -> Sent {
+        let Some(template) = self.template2.get_or_init(|| Template::http2(Arc::clone(self.template.spec()))) else {
+            stream.finish();
+            return Sent::Over(Err(Fault::new(Reason::Protocol, "the host header can't be an HTTP/2 authority")));
+        };
+        let response = match stream.send(template.request(None)).await {
+            Ok(response) => response,
+            Err(error) => {
+                let unwritten = error.message().is_some();
+                let error = error.into_error();
+                let (never, of_stream) = (unwritten || fault::is_refusal(&error), fault::is_of_stream(&error));
+                let fault = fault::of_response(error, false);
+                if of_stream {
+                    stream.finish();
+                } else {
+                    stream.give_up(if never { CloseReason::Peer } else { CloseReason::Failed });
+                }
+                return if never { Sent::Never(fault) } else { Sent::Over(Err(fault)) };
+            }
+        };
+        trace.enter(Stage::Receive, clock::now_ns());
+        let (head, body) = response.into_parts();
+        let drained = drain(body, self.template.spec().max_body).await;
+        trace.complete(clock::now_ns());
+        stream.finish();
+        self.road.keep_swept();
+        Sent::Over(drained.map(|()| self.answer(head.status)))
+    }
+
+    fn answer(&self, status: hyper::StatusCode) -> Answer {
+        Answer { status: status.as_u16(), expected: self.template.spec().expect_status.contains(status) }
     }
 }
 

@@ -5,7 +5,7 @@
 //! come and go meanwhile: with responses that are quick beside their timeout, that is about once in a timeout.
 
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Poll, Waker};
 
 use slab::Slab;
@@ -69,9 +69,9 @@ impl Deadlines {
         self.next_ns.set(next_ns.max(now_ns + RESOLUTION_NS));
     }
 
-    /// What `future` comes to, or `None` once the deadline of request `key` has passed.
-    pub(super) async fn watch<F: Future>(&self, key: usize, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+    /// What `future` comes to, or `None` once the deadline of request `key` has passed. Taken by reference: an async fn has
+    /// room for an argument twice, and this one is most of a request's memory.
+    pub(super) async fn watch<F: Future>(&self, key: usize, mut future: Pin<&mut F>) -> Option<F::Output> {
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
@@ -92,6 +92,7 @@ impl Deadlines {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Wake};
@@ -117,8 +118,9 @@ mod tests {
         let woken = Arc::new(Wakes::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
-        let mut first = pin!(deadlines.watch(early, std::future::pending::<()>()));
-        let mut second = pin!(deadlines.watch(late, std::future::pending::<()>()));
+        let (early_answer, late_answer) = (pin!(std::future::pending::<()>()), pin!(std::future::pending::<()>()));
+        let mut first = pin!(deadlines.watch(early, early_answer));
+        let mut second = pin!(deadlines.watch(late, late_answer));
         assert!(first.as_mut().poll(&mut cx).is_pending() && second.as_mut().poll(&mut cx).is_pending());
 
         deadlines.sweep(9 * MS);
@@ -131,11 +133,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_watched_is_not_there_twice() {
+        let deadlines = Deadlines::new();
+        let large = pin!(async {
+            let room = [0_u8; 1000];
+            std::future::pending::<()>().await;
+            std::hint::black_box(room);
+        });
+        assert!(size_of_val(&deadlines.watch(0, large)) < 100);
+    }
+
+    #[test]
     fn an_answer_in_time_wins_and_leaves_nothing_to_look_for() {
         let deadlines = Deadlines::new();
         let key = deadlines.enter(10 * MS);
         let mut cx = Context::from_waker(Waker::noop());
-        assert_eq!(pin!(deadlines.watch(key, std::future::ready(7))).poll(&mut cx), Poll::Ready(Some(7)));
+        assert_eq!(pin!(deadlines.watch(key, pin!(std::future::ready(7)))).poll(&mut cx), Poll::Ready(Some(7)));
         deadlines.leave(key);
         deadlines.sweep(10 * MS);
         assert_eq!(deadlines.next_ns(), u64::MAX);

@@ -82,7 +82,7 @@ trait Launch {
 
 impl<H: Hammer> Launch for H {
     fn launch(self: Rc<Self>, strike: Strike) -> JoinHandle<()> {
-        // Boxed: a task moves its future several times, and this one is about two kilobytes.
+        // Boxed: a task moves its future several times, and this one is over a kilobyte.
         tokio::task::spawn_local(Box::pin(async move { strike.run(&*self).await }))
     }
 }

@@ -1,5 +1,6 @@
 //! One request, from being handed to its hammer to being counted.
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use tracing::warn;
@@ -37,7 +38,7 @@ impl Strike {
         let sent_ns = clock::now_ns();
         self.station.stats.record_lag(sent_ns.saturating_sub(self.due_ns));
         let trace = Trace::new();
-        let striking = hammer.strike(&trace, self.deadline_ns);
+        let striking = pin!(hammer.strike(&trace, self.deadline_ns));
         let result =
             self.station.deadlines.watch(self.watched, striking).await.unwrap_or_else(|| {
                 Err(Fault::from(trace.stage().map_or(Reason::TimeoutResponse, Stage::timeout_reason)))

@@ -5,21 +5,28 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Duration, timeout};
 
-use super::{Fault, Resolver, Socket};
+use super::{Fault, Link, Manner, Peer, Question, Refresh, Resolver, Route, Socket};
 use crate::clock;
 use crate::outcome::{Reason, Stage, Trace};
 use crate::stats::Ledger;
 
 /// How long one address may take to answer while others are left to try: this, or its share of the time that is left.
 const ATTEMPT_BUDGET: Duration = Duration::from_millis(1500);
+/// How long a lookup may take while there are addresses that worked before.
+const STALE_LOOKUP_BUDGET: Duration = Duration::from_secs(1);
+/// How long a resolver that failed is not asked while there are such addresses.
+const SPARED_NS: u64 = 5_000_000_000;
+/// How long an address that failed comes last.
+const DEAD_NS: u64 = 10_000_000_000;
 
 /// Descriptors that no connection of a target takes, so that scrapes and reloads find some: a quarter of them all, at
 /// most this many.
@@ -43,35 +50,65 @@ impl Guard {
     }
 }
 
-/// Opens connections to one host and port, for one target on one worker.
+/// Addresses, and when they were looked up.
+#[derive(Debug, Clone)]
+struct Known {
+    addresses: Arc<[IpAddr]>,
+    since_ns: u64,
+}
+
+/// Opens connections along one route, for one target on one worker.
 #[derive(Debug)]
 pub struct Dialer {
-    host: Arc<str>,
-    port: u16,
+    route: Route,
+    /// The route's host, ready to be asked for.
+    question: Question,
     guard: Arc<Guard>,
     resolver: Resolver,
     ledger: Arc<Ledger>,
     /// The latest addresses that a lookup gave; used when the resolver fails.
-    last_good: RefCell<Option<Arc<[IpAddr]>>>,
+    last_good: RefCell<Option<Known>>,
+    /// Until when the resolver, which failed, is not asked as long as there are addresses.
+    spared_until_ns: Cell<u64>,
+    /// Addresses that failed, and until when others go first.
+    dead: RefCell<Vec<(IpAddr, u64)>>,
     /// Counts dials: each begins with the next address in turn, the first one anywhere, so that a fleet of us does not
     /// begin with the same one.
     turn: Cell<usize>,
 }
 
 impl Dialer {
-    /// A dialer for `host` (a name, or an address literal without brackets). The caller is the one writer of `ledger`.
-    pub fn new(host: &str, port: u16, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
+    /// A dialer for `route`. The caller is the one writer of `ledger`.
+    pub fn new(route: Route, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
         // Nothing that the ledger's last dialer had found is in use any more.
         ledger.wire.dns_addresses.set(0);
+        let host: Arc<str> = match &route.peer {
+            Peer::Tcp { host, .. } => host.as_str().into(),
+            Peer::Unix(_) => "".into(),
+        };
         Self {
-            host: host.into(),
-            port,
+            turn: Cell::new(RandomState::new().hash_one(&host) as usize),
+            question: Question {
+                host,
+                manner: Manner {
+                    family: route.family,
+                    servers: route.servers.as_slice().into(),
+                    cached: route.refresh == Refresh::Ttl,
+                },
+            },
+            route,
             guard,
             resolver,
             ledger,
             last_good: RefCell::new(None),
-            turn: Cell::new(RandomState::new().hash_one(host) as usize),
+            spared_until_ns: Cell::new(0),
+            dead: RefCell::default(),
         }
+    }
+
+    /// The route that it follows.
+    pub fn route(&self) -> &Route {
+        &self.route
     }
 
     /// Who judges its addresses.
@@ -79,20 +116,48 @@ impl Dialer {
         &self.guard
     }
 
+    /// Whether connections to `address` may still be used: the name leads there, as far as is known.
+    pub fn knows(&self, address: Option<IpAddr>) -> bool {
+        let last_good = self.last_good.borrow();
+        match (address, &*last_good) {
+            (Some(address), Some(known)) => known.addresses.contains(&address),
+            _ => true,
+        }
+    }
+
     /// Resolves and connects, before `deadline_ns` at best. All addresses are tried in turn; the last one's failure is
     /// the dial's.
     pub async fn dial(&self, trace: &Trace, deadline_ns: u64) -> Result<Socket, Fault> {
-        let addresses = self.addresses(trace).await?;
-        trace.enter(Stage::Connect, clock::now_ns());
+        let link = match &self.route.peer {
+            Peer::Tcp { port, .. } => Link::Tcp(self.dial_tcp(*port, trace, deadline_ns).await?),
+            Peer::Unix(path) => {
+                trace.enter(Stage::Connect, clock::now_ns());
+                Link::Unix(connect_unix(path, self.route.connect_timeout).await?)
+            }
+        };
+        Ok(Socket::new(link, Arc::clone(&self.ledger)))
+    }
+
+    async fn dial_tcp(&self, port: u16, trace: &Trace, deadline_ns: u64) -> Result<TcpStream, Fault> {
+        let addresses = self.addresses(trace, deadline_ns).await?;
+        let now_ns = clock::now_ns();
+        trace.enter(Stage::Connect, now_ns);
+        let deadline_ns = deadline_ns.min(now_ns.saturating_add(self.route.connect_timeout.as_nanos() as u64));
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let admitted = self.admitted(&addresses);
+        let admitted = self.in_order(self.admitted(&addresses), turn, now_ns);
         let mut last = Fault::new(Reason::Denied, "all its addresses lie in denied networks");
         for attempt in 0..admitted.len() {
-            let address = SocketAddr::new(admitted[turn.wrapping_add(attempt) % admitted.len()], self.port);
+            let address = SocketAddr::new(admitted[attempt], port);
             let others_left = admitted.len() - attempt - 1;
             match connect(address, others_left, deadline_ns).await {
-                Ok(stream) => return Ok(Socket::new(stream, Arc::clone(&self.ledger))),
-                Err(fault) => last = fault,
+                Ok(stream) => {
+                    self.dead.borrow_mut().retain(|(dead, _)| *dead != address.ip());
+                    return Ok(stream);
+                }
+                Err(fault) => {
+                    self.note_failure(address.ip(), fault.reason);
+                    last = fault;
+                }
             }
         }
         Err(last)
@@ -102,37 +167,103 @@ impl Dialer {
         addresses.iter().copied().filter(|&address| self.guard.admits(address)).collect()
     }
 
-    async fn addresses(&self, trace: &Trace) -> Result<Arc<[IpAddr]>, Fault> {
-        if let Ok(literal) = self.host.parse::<IpAddr>() {
+    /// In turn, but those that failed lately come last.
+    fn in_order(&self, mut addresses: Vec<IpAddr>, turn: usize, now_ns: u64) -> Vec<IpAddr> {
+        if addresses.len() > 1 {
+            let first = turn % addresses.len();
+            addresses.rotate_left(first);
+            let dead = self.dead.borrow();
+            addresses.sort_by_key(|address| dead.iter().any(|(dead, until_ns)| dead == address && now_ns < *until_ns));
+        }
+        addresses
+    }
+
+    fn note_failure(&self, address: IpAddr, reason: Reason) {
+        if matches!(reason, Reason::LocalFds | Reason::LocalPorts) {
+            return;
+        }
+        let now_ns = clock::now_ns();
+        let mut dead = self.dead.borrow_mut();
+        dead.retain(|(other, until_ns)| *other != address && now_ns < *until_ns);
+        dead.push((address, now_ns + DEAD_NS));
+    }
+
+    async fn addresses(&self, trace: &Trace, deadline_ns: u64) -> Result<Arc<[IpAddr]>, Fault> {
+        if let Ok(literal) = self.question.host.parse::<IpAddr>() {
             return Ok(Arc::new([literal]));
         }
-        trace.enter(Stage::Dns, clock::now_ns());
-        match self.resolver.lookup(&self.host).await {
-            Ok(addresses) => {
+        let now_ns = clock::now_ns();
+        let known = self.last_good.borrow().clone();
+        if let Some(known) = &known
+            && (self.is_current(known, now_ns) || now_ns < self.spared_until_ns.get())
+        {
+            return Ok(Arc::clone(&known.addresses));
+        }
+        trace.enter(Stage::Dns, now_ns);
+        let looked_up = if known.is_none() {
+            self.resolver.lookup(&self.question).await
+        } else {
+            // Of a request that may take less than that, half of its time is left for the address that is known.
+            let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
+            match timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Reason::DnsTimeout.into()),
+            }
+        };
+        match (looked_up, known) {
+            (Ok(addresses), _) => {
                 self.ledger.wire.dns_addresses.set(addresses.len() as u64);
-                *self.last_good.borrow_mut() = Some(Arc::clone(&addresses));
+                *self.last_good.borrow_mut() = Some(Known { addresses: Arc::clone(&addresses), since_ns: now_ns });
                 Ok(addresses)
             }
-            Err(fault) if fault.reason == Reason::DnsNotFound => Err(fault),
-            Err(fault) => self.last_good.borrow().clone().ok_or(fault),
+            (Err(fault), Some(known)) if fault.reason != Reason::DnsNotFound => {
+                self.spared_until_ns.set(clock::now_ns() + SPARED_NS);
+                Ok(known.addresses)
+            }
+            (Err(fault), _) => Err(fault),
+        }
+    }
+
+    /// Whether addresses are used without asking again. Those with a TTL are kept by the resolver, which knows it.
+    fn is_current(&self, known: &Known, now_ns: u64) -> bool {
+        match self.route.refresh {
+            Refresh::Ttl => false,
+            Refresh::Every(interval) => now_ns.saturating_sub(known.since_ns) < interval.as_nanos() as u64,
+            Refresh::Once => true,
         }
     }
 }
 
 async fn connect(address: SocketAddr, others_left: usize, deadline_ns: u64) -> Result<TcpStream, Fault> {
     let connecting = async { socket_for(address)?.connect(address).await };
-    let connected = if others_left > 0 {
-        let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
-        let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
-        let share = left / u32::try_from(others_left + 1).unwrap_or(u32::MAX);
-        timeout(share.min(ATTEMPT_BUDGET), connecting).await.map_err(|_| too_slow())?
-    } else {
-        connecting.await
+    let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
+    let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
+    let budget = match u32::try_from(others_left) {
+        Ok(0) => left,
+        others_left => (left / others_left.map_or(u32::MAX, |others| others + 1)).min(ATTEMPT_BUDGET),
     };
+    let connected = timeout(budget, connecting).await.map_err(|_| too_slow())?;
     let stream = connected.map_err(|error| Fault::new(reason_of(&error), format!("{address}: {error}")))?;
     // Refused only on a socket that is dead already, which the first write will tell better.
     let _ = stream.set_nodelay(true);
     Ok(stream)
+}
+
+async fn connect_unix(path: &Path, budget: Duration) -> Result<UnixStream, Fault> {
+    let fault = |error: io::Error| {
+        // Like a port: a path that is not there, or that nobody listens on.
+        let reason = match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => Reason::ConnectRefused,
+            // Its queue is full: nobody accepts.
+            Some(Errno::AGAIN) => Reason::ConnectTimeout,
+            _ => reason_of(&error),
+        };
+        Fault::new(reason, format!("{}: {error}", path.display()))
+    };
+    match timeout(budget, UnixStream::connect(path)).await {
+        Ok(connected) => connected.map_err(fault),
+        Err(_) => Err(Fault::new(Reason::ConnectTimeout, format!("{} did not answer in time", path.display()))),
+    }
 }
 
 /// A socket, unless it would be one of the last that may be open.

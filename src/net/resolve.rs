@@ -5,17 +5,20 @@
 //! hickory. Address literals never come here.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::warn;
 
-use super::Fault;
+use super::{Family, Fault};
 use crate::outcome::Reason;
 
 /// How long "no such name" is believed: a zone may say a day, but a target should be back as soon as its name is.
@@ -24,11 +27,31 @@ const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
 const MAX_WAITING_QUERIES: usize = 1024;
 
 type Answer = Result<Arc<[IpAddr]>, Fault>;
-/// A name, and what became of its query.
-type Lookup = (Arc<str>, Result<Vec<IpAddr>, NetError>);
+/// A question, and what became of it.
+type Lookup = (Question, Result<Vec<IpAddr>, NetError>);
+
+/// What is asked, and whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The name.
+    pub host: Arc<str>,
+    /// Whom, and for what.
+    pub manner: Manner,
+}
+
+/// How names are looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Manner {
+    /// Which addresses count.
+    pub family: Family,
+    /// The name servers; none for the system's.
+    pub servers: Arc<[SocketAddr]>,
+    /// Whether an answer may be used until its records expire.
+    pub cached: bool,
+}
 
 struct Query {
-    host: Arc<str>,
+    question: Question,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -39,10 +62,10 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// All addresses of `host`, at least one, each once, in the same order whenever they are the same.
-    pub async fn lookup(&self, host: &Arc<str>) -> Answer {
+    /// All addresses that were asked for, at least one, each once, in the same order whenever they are the same.
+    pub async fn lookup(&self, question: &Question) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let query = Query { host: Arc::clone(host), answer };
+        let query = Query { question: question.clone(), answer };
         let sent = self.queries.send(query).await.is_ok();
         match answered.await {
             Ok(answer) if sent => answer,
@@ -54,7 +77,9 @@ impl Resolver {
 /// Answers the questions of all [`Resolver`]s.
 pub struct ResolverService {
     queries: mpsc::Receiver<Query>,
-    waiting: HashMap<Arc<str>, Vec<oneshot::Sender<Answer>>>,
+    waiting: HashMap<Question, Vec<oneshot::Sender<Answer>>>,
+    /// One for each manner that was asked for, or why there is none.
+    resolvers: HashMap<Manner, Option<TokioResolver>>,
     lookups: JoinSet<Lookup>,
 }
 
@@ -62,39 +87,42 @@ impl ResolverService {
     /// The service, and a handle to it.
     pub fn new() -> (Self, Resolver) {
         let (sender, queries) = mpsc::channel(MAX_WAITING_QUERIES);
-        (Self { queries, waiting: HashMap::new(), lookups: JoinSet::new() }, Resolver { queries: sender })
+        let (waiting, resolvers) = (HashMap::new(), HashMap::new());
+        (Self { queries, waiting, resolvers, lookups: JoinSet::new() }, Resolver { queries: sender })
     }
 
     /// Answers until every [`Resolver`] is gone.
     pub async fn run(mut self) {
-        let hickory = TokioResolver::builder_tokio().and_then(|mut builder| {
-            builder.options_mut().negative_max_ttl = Some(MAX_NEGATIVE_TTL);
-            builder.build()
-        });
-        let hickory = hickory.inspect_err(|error| warn!(%error, "name lookups don't work: no usable resolver config"));
         loop {
             tokio::select! {
                 query = self.queries.recv() => match query {
-                    Some(query) => self.begin(query, hickory.as_ref().ok()),
+                    Some(query) => self.begin(query),
                     None => return,
                 },
                 Some(finished) = self.lookups.join_next() => {
-                    if let Ok((host, result)) = finished {
-                        self.answer(&host, &result);
+                    if let Ok((question, result)) = finished {
+                        self.answer(&question, &result);
                     }
                 }
             }
         }
     }
 
-    fn begin(&mut self, query: Query, hickory: Option<&TokioResolver>) {
-        let Some(hickory) = hickory else {
+    fn begin(&mut self, query: Query) {
+        let manner = &query.question.manner;
+        if !self.resolvers.contains_key(manner) {
+            let hickory = resolver(manner);
+            let hickory =
+                hickory.inspect_err(|error| warn!(%error, "name lookups don't work: no usable resolver config"));
+            self.resolvers.insert(manner.clone(), hickory.ok());
+        }
+        let Some(Some(hickory)) = self.resolvers.get(manner) else {
             let fault = Fault::new(Reason::DnsFailed, "no usable resolver config");
             // Nobody waits any more when the request was cut off: fine.
             let _ = query.answer.send(Err(fault));
             return;
         };
-        if let Some(waiting) = self.waiting.get_mut(&query.host) {
+        if let Some(waiting) = self.waiting.get_mut(&query.question) {
             // Requests give up sooner than hickory does: those that have make room for the next.
             if waiting.len() == waiting.capacity() {
                 waiting.retain(|asker| !asker.is_closed());
@@ -102,16 +130,16 @@ impl ResolverService {
             waiting.push(query.answer);
             return;
         }
-        self.waiting.insert(Arc::clone(&query.host), vec![query.answer]);
-        let (hickory, host) = (hickory.clone(), query.host);
+        self.waiting.insert(query.question.clone(), vec![query.answer]);
+        let (hickory, question) = (hickory.clone(), query.question);
         self.lookups.spawn(async move {
-            let result = hickory.lookup_ip(&*host).await;
-            (host, result.map(|addresses| in_order(addresses.iter())))
+            let result = hickory.lookup_ip(&*question.host).await;
+            (question, result.map(|addresses| in_order(addresses.iter())))
         });
     }
 
-    fn answer(&mut self, host: &str, result: &Result<Vec<IpAddr>, NetError>) {
-        for waiting in self.waiting.remove(host).unwrap_or_default() {
+    fn answer(&mut self, question: &Question, result: &Result<Vec<IpAddr>, NetError>) {
+        for waiting in self.waiting.remove(question).unwrap_or_default() {
             let answer = match result {
                 Ok(addresses) if addresses.is_empty() => {
                     Err(Fault::new(Reason::DnsFailed, "the answer has no address"))
@@ -122,6 +150,38 @@ impl ResolverService {
             let _ = waiting.send(answer);
         }
     }
+}
+
+/// A resolver that asks as it is told, and otherwise as the system would: hosts file, search domains, `ndots`.
+fn resolver(manner: &Manner) -> Result<TokioResolver, NetError> {
+    let mut builder = if manner.servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let (system, options) = read_system_conf().unwrap_or_default();
+        let (domain, search, _) = system.into_parts();
+        let servers = manner.servers.iter().copied().map(name_server).collect();
+        let config = ResolverConfig::from_parts(domain, search, servers);
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options)
+    };
+    let options = builder.options_mut();
+    options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
+    match manner.family {
+        Family::Any => {}
+        Family::V4 => options.ip_strategy = LookupIpStrategy::Ipv4Only,
+        Family::V6 => options.ip_strategy = LookupIpStrategy::Ipv6Only,
+    }
+    if !manner.cached {
+        options.cache_size = 0;
+    }
+    builder.build()
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        connection.port = address.port();
+    }
+    server
 }
 
 /// Addresses in an order of their own. Name servers turn theirs with every answer, and whoever takes turns among them
@@ -143,22 +203,20 @@ fn reason_of(error: &NetError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use hickory_resolver::config::ResolverConfig;
-    use hickory_resolver::net::runtime::TokioRuntimeProvider;
-
     use super::*;
 
     #[tokio::test]
     async fn those_who_gave_up_are_not_kept_while_a_name_server_is_silent() {
-        let builder = TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default());
-        let hickory = builder.build().expect("a resolver");
         let (mut service, _resolver) = ResolverService::new();
-        let host: Arc<str> = "shop.test".into();
+        // TEST-NET-1 (RFC 5737): nobody answers.
+        let servers = Arc::from([SocketAddr::from(([192, 0, 2, 1], 53))]);
+        let question =
+            Question { host: "shop.test".into(), manner: Manner { family: Family::Any, servers, cached: true } };
         for _ in 0..10_000 {
             let (answer, _) = oneshot::channel();
-            service.begin(Query { host: Arc::clone(&host), answer }, Some(&hickory));
+            service.begin(Query { question: question.clone(), answer });
         }
-        assert!(service.waiting[&host].len() < 100, "{} askers are kept", service.waiting[&host].len());
+        assert!(service.waiting[&question].len() < 100, "{} askers are kept", service.waiting[&question].len());
         assert_eq!(service.lookups.len(), 1, "one query for all");
     }
 }

@@ -1,20 +1,23 @@
-//! A TCP stream that counts: bytes both ways, and its own opening and closing.
+//! A socket that counts: bytes both ways, and its own opening and closing.
 
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::stats::{CloseReason, Ledger};
 
 /// What is known about a connection beside its socket, shared by the socket and whoever uses it.
 #[derive(Debug)]
 pub struct Fate {
+    /// The address at its other end, if it has one.
+    pub address: Option<IpAddr>,
     /// Why it will have been closed, when it is; the peer's doing until somebody here decides otherwise.
     pub close_reason: Cell<CloseReason>,
     /// Bytes received on this connection.
@@ -23,24 +26,48 @@ pub struct Fate {
     pub receive_limit: Cell<u64>,
 }
 
+/// A connected socket, of either kind.
+#[derive(Debug)]
+pub enum Link {
+    /// Over the network.
+    Tcp(TcpStream),
+    /// On this machine.
+    Unix(UnixStream),
+}
+
+/// Calls a method of whichever socket it is.
+macro_rules! either {
+    ($link:expr, $stream:ident => $call:expr) => {
+        match $link {
+            Link::Tcp($stream) => $call,
+            Link::Unix($stream) => $call,
+        }
+    };
+}
+
 /// An open connection, counted in its target's ledger until it is dropped.
 #[derive(Debug)]
 pub struct Socket {
-    stream: TcpStream,
+    link: Link,
     ledger: Arc<Ledger>,
     fate: Rc<Fate>,
 }
 
 impl Socket {
     /// Takes over a connected stream. The caller is the one writer of `ledger`.
-    pub fn new(stream: TcpStream, ledger: Arc<Ledger>) -> Self {
+    pub fn new(link: Link, ledger: Arc<Ledger>) -> Self {
         ledger.wire.open();
+        let address = match &link {
+            Link::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
+            Link::Unix(_) => None,
+        };
         let fate = Fate {
+            address,
             close_reason: Cell::new(CloseReason::Peer),
             received_bytes: Cell::new(0),
             receive_limit: Cell::new(u64::MAX),
         };
-        Self { stream, ledger, fate: Rc::new(fate) }
+        Self { link, ledger, fate: Rc::new(fate) }
     }
 
     /// What is known about the connection; outlives the socket.
@@ -68,7 +95,7 @@ impl AsyncRead for Socket {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = either!(&mut self.link, stream => Pin::new(stream).poll_read(cx, buf));
         let bytes = (buf.filled().len() - before) as u64;
         self.ledger.wire.received_bytes.add(bytes);
         self.fate.received_bytes.set(self.fate.received_bytes.get() + bytes);
@@ -78,7 +105,7 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let written = either!(&mut self.link, stream => Pin::new(stream).poll_write(cx, buf));
         self.count_sent(written)
     }
 
@@ -87,19 +114,19 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let written = either!(&mut self.link, stream => Pin::new(stream).poll_write_vectored(cx, bufs));
         self.count_sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        either!(&self.link, stream => stream.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        either!(&mut self.link, stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        either!(&mut self.link, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

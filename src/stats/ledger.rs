@@ -31,37 +31,40 @@ pub struct Ledger {
     pub wire: Wire,
 }
 
-/// Responses by status code; a class takes memory once it was seen.
+/// Responses by status code: a list of those seen, in the order in which they first came, since most targets give one
+/// or two. Codes outside 100-599 share a place, so it has an end.
 #[derive(Debug, Default)]
 struct Responses {
-    /// 1xx to 5xx.
-    classes: [OnceLock<Box<[Counter; 100]>>; 5],
-    other: Counter,
+    first: OnceLock<Box<Seen>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    status: u16,
+    count: Counter,
+    next: OnceLock<Box<Seen>>,
 }
 
 impl Responses {
     fn add(&self, status: u16) {
-        match status {
-            100..600 => {
-                let (class, code) = (usize::from(status / 100) - 1, usize::from(status % 100));
-                let counters =
-                    self.classes[class].get_or_init(|| Box::new(std::array::from_fn(|_| Counter::default())));
-                counters[code].add(1);
+        let status = if (100..600).contains(&status) { status } else { Snapshot::OTHER_STATUS };
+        let mut place = &self.first;
+        loop {
+            let new = || Box::new(Seen { status, count: Counter::default(), next: OnceLock::new() });
+            let seen = place.get_or_init(new);
+            if seen.status == status {
+                return seen.count.add(1);
             }
-            _ => self.other.add(1),
+            place = &seen.next;
         }
     }
 
     fn snapshot(&self) -> Vec<(u16, u64)> {
-        let mut responses = Vec::new();
-        for (class, counters) in (1_u16..).zip(&self.classes) {
-            let Some(counters) = counters.get() else { continue };
-            let seen = (0..).zip(counters.iter()).filter(|(_, counter)| counter.get() > 0);
-            responses.extend(seen.map(|(code, counter)| (class * 100 + code, counter.get())));
-        }
-        if self.other.get() > 0 {
-            responses.push((Snapshot::OTHER_STATUS, self.other.get()));
-        }
+        let all = std::iter::successors(self.first.get(), |seen| seen.next.get());
+        // One that was only just entered is not counted yet.
+        let counted = all.map(|seen| (seen.status, seen.count.get())).filter(|&(_, count)| count > 0);
+        let mut responses: Vec<_> = counted.collect();
+        responses.sort_unstable();
         responses
     }
 }
@@ -215,6 +218,16 @@ mod tests {
         assert_eq!(snapshot.latency[Verdict::Failed.index()].classic, [1, 0]);
         assert_eq!(snapshot.stages[Stage::Wait.index()].count, 2);
         assert_eq!(snapshot.stages[Stage::Connect.index()].count, 0);
+    }
+
+    #[test]
+    fn responses_are_told_in_the_order_of_their_codes() {
+        let ledger = writer();
+        for status in [503, 200, 999, 404, 200] {
+            ledger.start();
+            ledger.finish(Outcome::good(status), 1, 1, &Trace::new());
+        }
+        assert_eq!(ledger.snapshot().responses, [(200, 2), (404, 1), (503, 1), (Snapshot::OTHER_STATUS, 1)]);
     }
 
     #[test]

@@ -15,6 +15,14 @@ labels! {
         Canceled => "canceled",
         /// It had been idle for too long, or there were enough idle ones.
         Idle => "idle",
+        /// It had reached its largest age.
+        MaxAge => "max_age",
+        /// It had served as many requests as it may.
+        MaxRequests => "max_requests",
+        /// It was for one request only.
+        SingleUse => "single_use",
+        /// The name does not lead to its address any more.
+        AddressGone => "address_gone",
         /// Its target was changed or removed, or the process ended.
         Retired => "retired",
     }
@@ -29,6 +37,8 @@ pub struct Wire {
     pub received_bytes: Counter,
     /// Addresses that the last successful lookup gave.
     pub dns_addresses: Counter,
+    /// When the certificate that the peer showed last expires, in seconds since 1970; 0 for none.
+    pub certificate_not_after: Counter,
     cut: Cut,
     opened: Counter,
     open: Counter,
@@ -58,6 +68,7 @@ impl Wire {
             sent_bytes: self.sent_bytes.get(),
             received_bytes: self.received_bytes.get(),
             dns_addresses: self.dns_addresses.get(),
+            certificate_not_after: self.certificate_not_after.get(),
             opened: self.opened.get(),
             open: self.open.get(),
             closed: std::array::from_fn(|index| self.closed[index].get()),
@@ -74,6 +85,8 @@ pub struct WireSnapshot {
     pub received_bytes: u64,
     /// Addresses in use.
     pub dns_addresses: u64,
+    /// When the peer's certificate expires, in seconds since 1970; 0 for none.
+    pub certificate_not_after: u64,
     /// Connections opened so far.
     pub opened: u64,
     /// Connections open now.
@@ -88,6 +101,7 @@ impl WireSnapshot {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.dns_addresses = self.dns_addresses.max(other.dns_addresses);
+        self.certificate_not_after = self.certificate_not_after.max(other.certificate_not_after);
         self.opened += other.opened;
         self.open += other.open;
         for (total, part) in self.closed.iter_mut().zip(other.closed) {

@@ -1,13 +1,18 @@
 //! Addresses that change, die or go silent behind a name or a link, each in networks of its own. Root only.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::faults::{failures, responses};
 use crate::network::{named, start_with};
 use crate::support::dead::Blackhole;
 use crate::support::dns::Dns;
 use crate::support::net::{THERE, in_linked_networks, in_private_network};
-use crate::support::{Daemon, Origin, Reply, Scrape, target};
+use crate::support::scrape::Histogram;
+use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, target, wait_until};
+
+/// How long an address that failed comes last.
+const COMES_LAST: Duration = Duration::from_secs(30);
 
 const FIRST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -62,9 +67,13 @@ fn an_address_that_refuses_leaves_the_traffic_to_the_other() {
         let alive = without_keep_alive(SocketAddr::from((FIRST, 0)));
         let daemon = start_with(&dns, &named("shop.test", &alive, ""));
         assert_carried(&daemon, &alive, 30.0);
-        // Well again, it has its share.
+        // Well again, it has its share once it has come last for long enough.
         let healed = without_keep_alive(SocketAddr::from((SECOND, alive.address().port())));
-        healed.wait_requests(5);
+        wait_until("share of the healed address", COMES_LAST + PATIENCE, || !healed.requests().is_empty());
+        let of_alive = alive.requests().len();
+        healed.wait_requests(11);
+        let of_alive = alive.requests().len() - of_alive;
+        assert!((9..=12).contains(&of_alive), "{of_alive} requests to the one, 10 to the other");
     });
 }
 
@@ -80,14 +89,19 @@ fn an_address_that_does_not_answer_leaves_the_traffic_to_the_other() {
         let daemon = start_with(&dns, &(buckets + &named("shop.test", &alive, "timeout = \"10s\"")));
         let scrape = assert_carried(&daemon, &alive, 40.0);
         let connecting = scrape.histogram("hammerd_request_phase_seconds", &[("phase", "connect")]);
-        let detours = connecting.count - connecting.count_le(1.0);
-        assert!(detours >= 10.0, "{detours} of {} connections tried the dead address first", connecting.count);
-        assert!(connecting.count_le(1.0) >= 10.0, "{connecting:?}");
+        let detours = |connecting: &Histogram| connecting.count - connecting.count_le(1.0);
+        // Every other one, until the first of them had waited in vain.
+        let found_out = detours(&connecting);
+        assert!((1.0..=10.0).contains(&found_out), "{found_out} of {} tried the dead address first", connecting.count);
         assert_eq!(
             connecting.count_le(1.0),
             connecting.count_le(CONNECT_BUDGET_S),
             "given up before the budget is over"
         );
+        // From then on it comes last.
+        let connecting =
+            assert_carried(&daemon, &alive, 90.0).histogram("hammerd_request_phase_seconds", &[("phase", "connect")]);
+        assert_eq!(detours(&connecting), found_out, "{connecting:?}");
         drop(dead);
     });
 }

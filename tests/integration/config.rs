@@ -70,7 +70,7 @@ fn a_rate_or_url_that_makes_no_sense_is_refused() {
         "shop.example",
         "/path",
         "ftp://shop.example/",
-        "https://shop.example/",
+        "https://",
         "http://",
         "http://a b/",
         "http://shop.example:99999/",

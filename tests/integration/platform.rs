@@ -140,3 +140,40 @@ fn a_rationed_processor_shows_as_lag_and_drops_and_metrics_still_answer() {
     let sent = daemon.scrape().value("hammerd_requests_total", &[("target", "a")]);
     daemon.scrape_after("a", sent + 1000.0);
 }
+
+/// The workers that a daemon chooses for a rate that wants three, when it is started by `wrapper`.
+fn workers_chosen(wrapper: &[&str]) -> usize {
+    /// In bursts, nearly all of which is dropped at little cost: only the plan matters.
+    const MANY: &str = "rate = \"60000/s\"\nmax_in_flight = 1\nprocess = \"burst\"\nburst = 100000\n";
+    let text = format!("[targets.a]\nurl = \"http://127.0.0.1:1/\"\n{MANY}");
+    let daemon = Daemon::builder(&text).wrapped(wrapper).start();
+    daemon.scrape().value("hammerd_workers", &[]) as usize
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn the_rate_asks_for_workers_and_the_processors_that_it_may_use_bound_them() {
+    assert_eq!(workers_chosen(&[]), processors().min(3));
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("processors");
+    let first = allowed.trim().split([',', '-']).next().expect("a processor");
+    assert_eq!(workers_chosen(&["taskset", "--cpu-list", first]), 1);
+}
+
+#[test]
+fn a_quota_bounds_the_workers_and_less_than_a_processor_is_one() {
+    const TEST: &str = "a_quota_bounds_the_workers_and_less_than_a_processor_is_one";
+    let group = match CpuGroup::new() {
+        Ok(group) => group,
+        Err(error) => return skip(TEST, &format!("no control group to be had: {error}")),
+    };
+    let wrapper = group.wrapper();
+    let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+    for (percent, most) in [(25, 1), (150, 1), (200, 2)] {
+        group.set_quota(Some(percent)).expect("a quota");
+        assert_eq!(workers_chosen(&wrapper), processors().min(most), "with {percent} % of a processor");
+    }
+}

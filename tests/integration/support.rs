@@ -3,6 +3,7 @@
 //! Everything started here listens on a port of its own, is bounded in time and is ended by its process id when it
 //! goes out of scope, so that tests may run beside each other.
 
+pub(crate) mod certificates;
 pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod daemon;
@@ -10,6 +11,7 @@ pub(crate) mod dead;
 pub(crate) mod dns;
 pub(crate) mod ledger;
 pub(crate) mod net;
+pub(crate) mod nghttpd;
 pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod process;

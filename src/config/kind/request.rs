@@ -31,7 +31,7 @@ impl Scalar for Url {
     type Value = Endpoint;
 
     fn parse(node: &Node) -> Result<Endpoint, Refusal> {
-        let accepted = || Refusal::Shown("a URL is as in http://host:8080/path?query".to_owned());
+        let accepted = || Refusal::Shown("a URL is as in https://host:8443/path?query".to_owned());
         let text = node.as_text().ok_or_else(accepted)?;
         // Whatever else is wrong with it, there may be a password before the @.
         let refusal = if text.contains('@') { Refusal::Hidden } else { Refusal::Clean };
@@ -39,7 +39,7 @@ impl Scalar for Url {
     }
 
     fn schema() -> Json {
-        pattern("[hH][tT][tT][pP]://[^/?#@]+[^#]*")
+        pattern("[hH][tT][tT][pP][sS]?://[^/?#@]+[^#]*")
     }
 }
 

@@ -40,6 +40,8 @@ fn what_nobody_sets_has_the_documented_value() {
 #[test]
 fn every_file_under_config_is_accepted() {
     let secrets = Folder::new();
+    let certified = rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap();
+    let (cert, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
     let mut seen = 0;
     for path in [files("config"), files("config/examples")].concat() {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -49,6 +51,9 @@ fn every_file_under_config_is_accepted() {
         let text = text
             .replace("/run/secrets/shop-token", secrets.write("token", "Bearer t\n").to_str().unwrap())
             .replace("/run/secrets/hook-url", secrets.write("url", "http://h/t\n").to_str().unwrap())
+            .replace("/etc/hammerd/ca.pem", secrets.write("ca", &cert).to_str().unwrap())
+            .replace("/etc/hammerd/client.pem", secrets.write("cert", &cert).to_str().unwrap())
+            .replace("/etc/hammerd/client.key", secrets.write("key", &key).to_str().unwrap())
             .replace("/etc/hammerd/checkout.json", secrets.write("body", "{}").to_str().unwrap());
         env.push(("UNUSED".to_owned(), String::new()));
         let sources = Sources { files: vec![secrets.write(name, text)], env, ..Sources::default() };
@@ -56,7 +61,7 @@ fn every_file_under_config_is_accepted() {
         assert!(!config.targets.is_empty(), "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 4);
+    assert_eq!(seen, 5);
 }
 
 #[test]
@@ -253,7 +258,15 @@ fn keys<S: Section>(except: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
-    let text = format!("{ONE_TARGET}body = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n");
+    let folder = Folder::new();
+    let certified = rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap();
+    let cert = folder.write("cert.pem", certified.cert.pem());
+    let key = folder.write("key.pem", certified.signing_key.serialize_pem());
+    let text = format!(
+        "[targets.x]\nurl = 'https://h/'\nrate = 1\nbody = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n\
+         connect_to = 'h2:1'\ntls = {{ ca_file = {cert:?}, cert_file = {cert:?}, key_file = {key:?}, server_name = 'n' }}\n\
+         pool = {{ max_connections = 5, max_requests = 6 }}\n"
+    );
     let shown: toml::de::DeTable<'_> = {
         let shown = redacted(&accept(&inline(text))).leak();
         toml::de::DeTable::parse(shown).unwrap().into_inner()
@@ -293,6 +306,12 @@ fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
     // What a file held is shown under the key that it stands for.
     let files = ["url_file", "headers_file", "body_file"];
     assert_eq!(printed(&["targets", "x"]), sorted(keys::<section::Target>(&files)));
+    for (name, keys) in
+        [("tls", keys::<section::Tls>(&[])), ("dns", keys::<section::Dns>(&[])), ("pool", keys::<section::Pool>(&[]))]
+    {
+        assert_eq!(described(&format!("/properties/defaults/properties/{name}")), keys);
+        assert_eq!(printed(&["targets", "x", name]), sorted(keys));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use crate::net::Fault;
+use crate::net::{Fault, tls_reason};
 use crate::outcome::Reason;
 
 /// The failure behind an error on the way to the response's head. `idle_end`: the connection was a reused one and gave
@@ -23,24 +23,78 @@ pub(super) fn is_violation(error: &hyper::Error) -> bool {
     classify(error, Reason::Eof) == Reason::Protocol
 }
 
+/// Whether the peer says that it never looked at the request (RFC 9113, 8.7): it may be sent again.
+pub(super) fn is_refusal(error: &hyper::Error) -> bool {
+    h2_cause(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || leaving)
+    })
+}
+
+/// Whether one request of an HTTP/2 connection failed, and not the connection.
+pub(super) fn is_of_stream(error: &hyper::Error) -> bool {
+    h2_cause(error).is_some_and(h2::Error::is_reset)
+}
+
 /// `end` is what an orderly but early end of the connection counts as.
 fn classify(error: &hyper::Error, end: Reason) -> Reason {
     if error.is_parse() {
         return Reason::Protocol;
     }
+    if let Some(error) = h2_cause(error) {
+        return classify_http2(error, end);
+    }
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return end;
     }
-    match io_cause(error).map(io::Error::kind) {
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe) => {
-            Reason::Reset
-        }
-        Some(io::ErrorKind::UnexpectedEof) => end,
-        // Chunk sizes and the like that make no sense.
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Reason::Protocol,
-        Some(_) => Reason::Io,
+    if let Some(error) = tls_cause(error) {
+        return tls_reason(error);
+    }
+    match io_cause(error) {
+        Some(error) => of_io(error.kind(), end),
+        None if error.is_timeout() => Reason::TimeoutResponse,
         None => Reason::Protocol,
     }
+}
+
+fn classify_http2(error: &h2::Error, end: Reason) -> Reason {
+    if let Some(error) = error.get_io() {
+        return match tls_of_io(error) {
+            Some(error) => tls_reason(error),
+            None => of_io(error.kind(), end),
+        };
+    }
+    match error.reason() {
+        Some(h2::Reason::NO_ERROR | h2::Reason::CANCEL | h2::Reason::REFUSED_STREAM | h2::Reason::INTERNAL_ERROR)
+            if error.is_remote() =>
+        {
+            Reason::Reset
+        }
+        _ => Reason::Protocol,
+    }
+}
+
+fn of_io(kind: io::ErrorKind, end: Reason) -> Reason {
+    match kind {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => Reason::Reset,
+        io::ErrorKind::UnexpectedEof => end,
+        // Chunk sizes and the like that make no sense.
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Reason::Protocol,
+        _ => Reason::Io,
+    }
+}
+
+fn tls_of_io(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn h2_cause(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
+}
+
+fn tls_cause(error: &hyper::Error) -> Option<&rustls::Error> {
+    tls_of_io(io_cause(error)?)
 }
 
 fn io_cause(error: &hyper::Error) -> Option<&io::Error> {

@@ -3,9 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Length of a period in which the quota may be used up.
 const PERIOD_US: u32 = 100_000;
+
+/// Tells the groups of tests that run at the same time from each other.
+static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// A control group of a test's own; removed when it goes out of scope, after the processes in it.
 pub(crate) struct CpuGroup {
@@ -45,7 +49,8 @@ impl CpuGroup {
         } else {
             fs::metadata(hierarchy.join("cpu.cfs_quota_us"))?;
         }
-        let path = hierarchy.join(format!("hammerd-test-{}", std::process::id()));
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let path = hierarchy.join(format!("hammerd-test-{}-{serial}", std::process::id()));
         fs::create_dir(&path)?;
         let group = Self { path, version };
         group.set_quota(None)?;

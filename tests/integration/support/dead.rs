@@ -45,6 +45,11 @@ impl Blackhole {
         panic!("a queue of length 0 took {QUEUE_LIMIT} connections");
     }
 
+    /// Where it is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its URL.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)

@@ -1,6 +1,6 @@
 //! Name servers, inside a private network where port 53 of a loopback address is free.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::process::Process;
+use super::process::{self, Process};
 use super::{PATIENCE, wait_for};
 
 /// The address of the name server in a private network.
-pub(crate) const NAME_SERVER: &str = "127.0.0.53";
+pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
 
 /// A resolver configuration and the name server behind it.
 pub(crate) struct Dns {
     directory: TempDir,
+    address: SocketAddr,
     server: Server,
 }
 
@@ -26,7 +28,7 @@ enum Server {
     None,
     /// Ends when it goes out of scope.
     Dnsmasq {
-        _process: Process,
+        process: Process,
     },
     /// Ends when it goes out of scope.
     Scripted {
@@ -44,9 +46,54 @@ impl Dns {
     /// dnsmasq with these further options, such as `--address=/shop.test/127.0.0.1`; it asks no other server, and
     /// answers NXDOMAIN for what it does not know in `.test`.
     pub(crate) fn start(options: &[&str]) -> Self {
-        let mut dns = Self::configured();
+        Self::start_at(SocketAddr::from((NAME_SERVER, 53)), options)
+    }
+
+    /// As [`Dns::start`], at a given address.
+    pub(crate) fn start_at(address: SocketAddr, options: &[&str]) -> Self {
+        let mut dns = Self { address, ..Self::configured() };
         dns.restart(options);
         dns
+    }
+
+    /// As [`Dns::start`], with the lines of a hosts file, which may change while it runs.
+    pub(crate) fn with_hosts(hosts: &str, options: &[&str]) -> Self {
+        let mut dns = Self::configured();
+        std::fs::write(dns.records(), hosts).expect("a hosts file");
+        let file = format!("--addn-hosts={}", dns.records().display());
+        dns.restart(&[&[file.as_str()], options].concat());
+        dns
+    }
+
+    /// Answers from these lines of a hosts file from now on, without a gap.
+    pub(crate) fn set_hosts(&self, hosts: &str) {
+        std::fs::write(self.records(), hosts).expect("a hosts file");
+        self.signal(Signal::HUP);
+    }
+
+    /// Ends the server: its port is closed.
+    pub(crate) fn kill(&mut self) {
+        self.server = Server::None;
+    }
+
+    /// Takes queries and answers none.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Goes on after [`Dns::freeze`].
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Server::Dnsmasq { process } = &self.server {
+            process::signal(process.pid(), signal);
+        }
+    }
+
+    fn records(&self) -> PathBuf {
+        self.directory.path().join("records")
     }
 
     /// A server that answers every query with this response code and no record.
@@ -74,13 +121,14 @@ impl Dns {
             "--log-facility=-",
         ]);
         command.args(["--user=root", "--bind-interfaces", "--local=/test/", "--pid-file"]);
-        command.arg(format!("--listen-address={NAME_SERVER}")).args(options);
+        command.arg(format!("--listen-address={}", self.address.ip())).arg(format!("--port={}", self.address.port()));
+        command.args(options);
         let mut server = Process::serve("dnsmasq", &mut command);
-        wait_for("name server", PATIENCE, || match UdpSocket::bind((NAME_SERVER, 53)) {
+        wait_for("name server", PATIENCE, || match UdpSocket::bind(self.address) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
             _ => Err(server.check_alive()),
         });
-        self.server = Server::Dnsmasq { _process: server };
+        self.server = Server::Dnsmasq { process: server };
     }
 
     /// The words that run a command with this resolver configuration in place of the machine's.
@@ -98,7 +146,8 @@ impl Dns {
     }
 
     fn configured() -> Self {
-        let dns = Self { directory: tempfile::tempdir().expect("a temporary directory"), server: Server::None };
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let dns = Self { directory, address: SocketAddr::from((NAME_SERVER, 53)), server: Server::None };
         let text = format!("nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n");
         std::fs::write(dns.resolv_conf(), text).expect("resolv.conf");
         std::fs::write(dns.directory.path().join("hosts"), "127.0.0.1 localhost\n").expect("hosts");

@@ -1,0 +1,249 @@
+//! One HTTP/2 connection (RFC 9113), shared by the requests that run on it.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Waker;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::fault;
+use super::request::Payload;
+use super::road::{Seat, Seats};
+use crate::clock;
+use crate::net::{Fate, Fault, PoolPolicy, Stream as Link, Tenure};
+use crate::outcome::Reason;
+use crate::stats::CloseReason;
+
+/// While requests run, a peer that has been silent for this long is asked whether it is there.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long it may take to answer.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open connection. Its socket is closed when nothing holds it any more.
+#[derive(Debug)]
+pub(super) struct Shared {
+    sender: SendRequest<Payload>,
+    fate: Rc<Fate>,
+    tasks: Tasks,
+    tenure: Tenure,
+    /// Requests that run on it.
+    streams: Cell<usize>,
+    /// Since when none does.
+    idle_since_ns: Cell<u64>,
+    /// As many as the peer allows at once.
+    max_streams: Rc<Cell<usize>>,
+    /// Why it gets no more requests.
+    end: Cell<Option<CloseReason>>,
+    _seat: Seat,
+}
+
+/// One request's place on a connection.
+pub(super) struct Stream {
+    shared: Rc<Shared>,
+    seats: Rc<Seats>,
+    received_before: u64,
+    /// Whether the request came to its end, well or badly.
+    over: bool,
+}
+
+/// Runs what hyper spawns for a connection.
+#[derive(Debug, Clone, Default)]
+struct Tasks(Rc<Reader>);
+
+/// The first task of a connection: the one that owns the socket.
+#[derive(Debug, Default)]
+struct Reader {
+    task: RefCell<Option<AbortHandle>>,
+    /// Told when it may have read how many requests the peer allows: hyper tells nobody.
+    listener: RefCell<Option<Waker>>,
+}
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let mut first = self.0.task.borrow_mut();
+        if first.is_some() {
+            tokio::task::spawn_local(task);
+            return;
+        }
+        let reader = Rc::clone(&self.0);
+        let spawned = tokio::task::spawn_local(async move {
+            let mut task = pin!(task);
+            poll_fn(|cx| {
+                let polled = task.as_mut().poll(cx);
+                if let Some(listener) = reader.listener.take() {
+                    listener.wake();
+                }
+                polled
+            })
+            .await;
+        });
+        *first = Some(spawned.abort_handle());
+    }
+}
+
+impl Shared {
+    /// Speaks HTTP/2 on a new connection. Called inside the worker's `LocalSet`.
+    pub(super) async fn open(link: Link, seat: Seat, seats: Rc<Seats>, now_ns: u64) -> Result<Rc<Self>, Fault> {
+        let (fate, tasks) = (link.fate(), Tasks::default());
+        let handshake = http2::Builder::new(tasks.clone())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            // None, until the peer says how many it allows.
+            .initial_max_send_streams(0)
+            .handshake(TokioIo::new(link))
+            .await;
+        let (sender, connection) = handshake.map_err(|error| fault::of_response(error, false))?;
+        let max_streams = Rc::new(Cell::new(0));
+        let (ready, greeted) = oneshot::channel();
+        let reader = Rc::clone(&tasks.0);
+        tokio::task::spawn_local(drive(connection, reader, Rc::clone(&max_streams), Rc::clone(&fate), seats, ready));
+        let shared = Rc::new(Self {
+            sender,
+            fate,
+            tasks,
+            tenure: Tenure::new(now_ns),
+            streams: Cell::new(0),
+            idle_since_ns: Cell::new(now_ns),
+            max_streams,
+            end: Cell::new(None),
+            _seat: seat,
+        });
+        match greeted.await {
+            Ok(Ok(())) => Ok(shared),
+            Ok(Err(error)) => Err(fault::of_response(error, false)),
+            Err(_) => Err(Reason::Eof.into()),
+        }
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.fate.address
+    }
+
+    /// Why it gets no more requests, if it gets none.
+    pub(super) fn unfit(&self, now_ns: u64, policy: &PoolPolicy) -> Option<CloseReason> {
+        if self.sender.is_closed() {
+            return Some(CloseReason::Peer);
+        }
+        let idle_ns = now_ns.saturating_sub(self.idle_since_ns.get());
+        let idled = self.is_idle() && idle_ns > policy.idle_timeout.as_nanos() as u64;
+        self.end.get().or_else(|| self.tenure.over(now_ns, policy)).or(idled.then_some(CloseReason::Idle))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.streams.get() < self.max_streams.get()
+    }
+
+    /// Gives it no more requests; those that run on it finish.
+    pub(super) fn retire(&self, reason: CloseReason) {
+        self.end.set(self.end.get().or(Some(reason)));
+    }
+}
+
+/// Polls a connection to its end. `ready` is told once when the peer has said how many requests it allows, or why it
+/// never will.
+async fn drive(
+    connection: http2::Connection<TokioIo<Link>, Payload, Tasks>,
+    reader: Rc<Reader>,
+    max_streams: Rc<Cell<usize>>,
+    fate: Rc<Fate>,
+    seats: Rc<Seats>,
+    ready: oneshot::Sender<Result<(), hyper::Error>>,
+) {
+    let (mut connection, mut ready) = (pin!(connection), Some(ready));
+    let ended = poll_fn(|cx| {
+        let ended = connection.as_mut().poll(cx);
+        let max = connection.current_max_send_streams();
+        if max_streams.replace(max) < max {
+            // Nobody waits for the connection any more: fine.
+            ready.take().map(|ready| ready.send(Ok(())));
+            seats.freed.notify_waiters();
+        }
+        if max == 0 {
+            *reader.listener.borrow_mut() = Some(cx.waker().clone());
+        }
+        ended
+    });
+    if let Err(error) = ended.await {
+        if fault::is_violation(&error) {
+            fate.close_reason.set(CloseReason::Failed);
+        }
+        ready.take().map(|ready| ready.send(Err(error)));
+    }
+    seats.freed.notify_waiters();
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if !self.sender.is_closed() {
+            self.fate.close_reason.set(self.end.get().unwrap_or(CloseReason::Retired));
+        }
+        if let Some(task) = self.tasks.0.task.borrow_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+impl Stream {
+    /// A place on a connection that has room.
+    pub(super) fn on(shared: &Rc<Shared>, seats: &Rc<Seats>) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
+        shared.tenure.serve();
+        Self {
+            received_before: shared.fate.received_bytes.get(),
+            shared: Rc::clone(shared),
+            seats: Rc::clone(seats),
+            over: false,
+        }
+    }
+
+    /// Gives the place back unused.
+    pub(super) fn unused(mut self) {
+        self.over = true;
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Payload>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Payload>>> {
+        self.shared.sender.clone().try_send_request(request).await
+    }
+
+    /// The request has come to its end.
+    pub(super) fn finish(mut self) {
+        self.over = true;
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn give_up(mut self, reason: CloseReason) {
+        self.over = true;
+        self.shared.retire(reason);
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Cut off while nothing at all came from the peer: the path may be dead, so others don't follow.
+        if !self.over && self.shared.fate.received_bytes.get() == self.received_before {
+            self.shared.retire(CloseReason::Canceled);
+        }
+        self.shared.streams.set(self.shared.streams.get() - 1);
+        self.shared.idle_since_ns.set(clock::now_ns());
+        self.seats.freed.notify_one();
+    }
+}

@@ -1,0 +1,202 @@
+//! HTTP/2 against real servers: many requests on one connection, limits, farewells, and servers that hang or die.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
+use crate::support::nghttpd::Nghttpd;
+use crate::support::nginx::{LogEntry, Nginx};
+use crate::support::{Daemon, Scrape, target, wait_for};
+
+const H2: &str = "http_version = \"2\"\n";
+
+fn opened(scrape: &Scrape) -> f64 {
+    scrape.value("hammerd_connections_opened_total", &[("target", "a")])
+}
+
+fn finished(scrape: &Scrape) -> f64 {
+    scrape.value("hammerd_requests_total", &[("target", "a")])
+}
+
+fn closed(scrape: &Scrape, reason: &str) -> f64 {
+    scrape.value("hammerd_connections_closed_total", &[("target", "a"), ("reason", reason)])
+}
+
+/// Stops the daemon; checks that each request was sent and answered once, as the server has it, and none was cut off.
+#[track_caller]
+fn assert_same_count(daemon: &mut Daemon, log: impl FnOnce() -> usize) {
+    let (status, summary) = daemon.stop();
+    assert_eq!(status.code(), Some(0));
+    let (summary, seen) = (&summary["targets"]["a"], log());
+    let expected = [("started", seen), ("finished", seen), ("canceled", 0)];
+    assert!(expected.iter().all(|(key, count)| summary[key] == *count), "{seen} seen by the server: {summary}");
+    assert_eq!(summary["responses"]["200"], seen);
+}
+
+/// The numbers of the connections, each with the requests on it.
+fn by_connection(log: &[LogEntry]) -> HashMap<u64, Vec<&LogEntry>> {
+    let mut connections: HashMap<u64, Vec<&LogEntry>> = HashMap::new();
+    for entry in log {
+        connections.entry(entry.connection).or_default().push(entry);
+    }
+    connections
+}
+
+/// The largest number of these requests that ran at one moment. Times have a resolution of a millisecond: requests that
+/// touch do not overlap.
+fn most_at_once(requests: &[&LogEntry]) -> usize {
+    let running_at = |moment: f64| {
+        let runs = |entry: &&&LogEntry| entry.end - entry.seconds <= moment && moment < entry.end - 0.002;
+        requests.iter().filter(runs).count()
+    };
+    requests.iter().map(|entry| running_at(entry.end - entry.seconds)).max().unwrap_or(0)
+}
+
+#[test]
+fn http2_is_spoken_by_prior_knowledge_on_one_connection() {
+    let server = Nghttpd::start(&[]);
+    let mut daemon = Daemon::start(&target("a", &server.url("/small"), "50/s", H2));
+    let scrape = daemon.scrape_after("a", 50.0);
+    assert_eq!(failures(&scrape, "a"), HashMap::new());
+    assert_eq!(opened(&scrape), 1.0);
+    let tls = scrape.sum("hammerd_request_phase_seconds_count", &[("target", "a"), ("phase", "tls")]);
+    assert_eq!(tls, 0.0);
+    assert_same_count(&mut daemon, || server.requests().len());
+    let connections: HashSet<u64> = server.requests().into_iter().collect();
+    assert_eq!(connections.len(), 1);
+}
+
+#[test]
+fn requests_that_take_long_run_beside_each_other_on_one_connection() {
+    let nginx = Nginx::start();
+    let mut daemon = Daemon::start(&target("a", &nginx.h2c_url("/slow"), "10/s", H2));
+    let scrape = daemon.scrape_when("fifteen requests in flight, and as many done", |scrape| {
+        scrape.value("hammerd_in_flight_requests", &[("target", "a")]) >= 15.0 && finished(scrape) >= 15.0
+    });
+    assert_eq!(failures(&scrape, "a"), HashMap::new());
+    assert_eq!(opened(&scrape), 1.0);
+    assert_eq!(scrape.sum("hammerd_requests_dropped_total", &[("target", "a")]), 0.0);
+    assert_same_count(&mut daemon, || nginx.log_entries().len());
+    let log = nginx.log_entries();
+    assert!(log.iter().all(|entry| entry.protocol == "HTTP/2.0" && entry.connection == log[0].connection), "{log:?}");
+    let at_once = most_at_once(&log.iter().collect::<Vec<_>>());
+    assert!(at_once >= 15, "{at_once}: {log:?}");
+}
+
+/// Row 28.
+#[test]
+fn a_server_that_allows_few_requests_at_once_gets_more_connections_and_every_request() {
+    let nginx = Nginx::builder().directive("http2_max_concurrent_streams 2").start();
+    let mut daemon = Daemon::start(&target("a", &nginx.h2c_url("/slow"), "10/s", H2));
+    let scrape = daemon.scrape_after("a", 30.0);
+    assert_eq!(failures(&scrape, "a"), HashMap::new());
+    assert!((8.0..=30.0).contains(&opened(&scrape)), "{}", scrape.summary());
+    assert_eq!(scrape.sum("hammerd_requests_dropped_total", &[("target", "a")]), 0.0);
+    assert_same_count(&mut daemon, || nginx.log_entries().len());
+    let log = nginx.log_entries();
+    for requests in by_connection(&log).values() {
+        assert!(most_at_once(requests) <= 2, "{requests:?}");
+    }
+}
+
+/// Row 28: a farewell every five requests, one after the other and twenty at once.
+#[test]
+fn a_server_that_says_farewell_every_few_requests_costs_none() {
+    for more in ["max_in_flight = 10\n", "max_in_flight = 20\nprocess = \"burst\"\nburst = 20\n"] {
+        let nginx = Nginx::builder().directive("keepalive_requests 5").start();
+        let mut daemon = Daemon::start(&target("a", &nginx.h2c_url("/"), "60/s", &format!("{H2}{more}")));
+        let scrape = daemon.scrape_after("a", 500.0);
+        assert_eq!(failures(&scrape, "a"), HashMap::new(), "{more}");
+        assert!(opened(&scrape) >= 100.0, "{more}: {}", scrape.summary());
+        assert!(closed(&scrape, "peer") >= 50.0, "{more}: {}", scrape.summary());
+        // Those in use, and as many that idle.
+        let open = scrape.value("hammerd_connections_open", &[("target", "a")]);
+        assert!(open <= 40.0, "{more}: {}", scrape.summary());
+        assert_same_count(&mut daemon, || nginx.log_entries().len());
+        let log = nginx.log_entries();
+        assert!(by_connection(&log).values().all(|requests| requests.len() <= 5), "{log:?}");
+    }
+}
+
+/// Rows 15 and 28.
+#[test]
+fn a_frozen_server_is_timeouts_and_good_again_on_a_new_connection() {
+    let nginx = Nginx::start();
+    let daemon = Daemon::start(&target("a", &nginx.h2c_url("/"), "20/s", &format!("{H2}timeout = \"300ms\"")));
+    daemon.scrape_after("a", 5.0);
+    let before = nginx.log_of(5);
+    nginx.freeze();
+    let failed = daemon.scrape_when("ten failures", |scrape| scrape.sum("hammerd_request_failures_total", &[]) >= 10.0);
+    assert_only_failure(&failed, "a", "timeout_response");
+    assert_logged_sparingly(&daemon, &failed, "a", "timeout_response");
+    assert!(closed(&failed, "canceled") >= 1.0, "the dead path is given up: {}", failed.summary());
+    nginx.thaw();
+    let good = responses(&failed, "a", "200");
+    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 10.0);
+    assert_only_failure(&healed, "a", "timeout_response");
+    let log = nginx.log_entries();
+    assert!(log[log.len() - 1].connection > before[0].connection, "{log:?}");
+    assert_eq!(healed.value("hammerd_connections_open", &[("target", "a")]), 1.0, "{}", healed.summary());
+}
+
+/// Row 28: whoever has long to wait finds out by a ping.
+#[test]
+fn a_ping_that_goes_unanswered_ends_the_connection() {
+    const PING_PATIENCE: Duration = Duration::from_secs(40);
+    let nginx = Nginx::start();
+    let daemon = Daemon::start(&target("a", &nginx.h2c_url("/"), "2/s", &format!("{H2}timeout = \"2m\"")));
+    daemon.scrape_after("a", 3.0);
+    nginx.freeze();
+    let failed = wait_for("failure", PING_PATIENCE, || {
+        let scrape = daemon.scrape();
+        if failures(&scrape, "a").is_empty() { Err(scrape.summary()) } else { Ok(scrape) }
+    });
+    assert_only_failure(&failed, "a", "timeout_response");
+    let latency = failed.histogram("hammerd_request_latency_seconds", &[("target", "a"), ("outcome", "failed")]);
+    assert!(latency.sum / latency.count < 30.0, "{latency:?}: not the request's own timeout");
+    nginx.thaw();
+    let good = responses(&failed, "a", "200");
+    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 5.0);
+    assert_only_failure(&healed, "a", "timeout_response");
+}
+
+#[test]
+fn a_server_that_was_killed_is_used_again_when_it_is_back() {
+    let mut server = Nghttpd::start(&[]);
+    let daemon = Daemon::start(&target("a", &server.url("/small"), "20/s", H2));
+    daemon.scrape_after("a", 10.0);
+    server.kill();
+    let failed = daemon.scrape_when("ten refused connections", |scrape| {
+        failures(scrape, "a").get("connect_refused").is_some_and(|&refused| refused >= 10)
+    });
+    // The one that was under way, if there was one, met the end of the connection.
+    let mut others = failures(&failed, "a");
+    others.remove("connect_refused");
+    assert!(
+        others.len() <= 1
+            && others.iter().all(|(reason, &count)| ["eof", "reset"].contains(&reason.as_str()) && count == 1),
+        "{others:?}"
+    );
+    assert_logged_sparingly(&daemon, &failed, "a", "connect_refused");
+
+    server.restart();
+    let good = responses(&failed, "a", "200");
+    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 10.0);
+    assert_eq!(opened(&healed), 2.0);
+    let connections: HashSet<u64> = server.requests().into_iter().collect();
+    assert_eq!(connections.len(), 1);
+}
+
+/// What the pool allows a connection holds for shared ones.
+#[test]
+fn a_shared_connection_serves_as_many_requests_as_it_may() {
+    let nginx = Nginx::start();
+    let rest = format!("{H2}pool.max_requests = 7\n");
+    let mut daemon = Daemon::start(&target("a", &nginx.h2c_url("/"), "50/s", &rest));
+    let scrape = daemon.scrape_after("a", 60.0);
+    assert_eq!(failures(&scrape, "a"), HashMap::new());
+    assert!(closed(&scrape, "max_requests") >= 8.0, "{}", scrape.summary());
+    assert_same_count(&mut daemon, || nginx.log_entries().len());
+    let log = nginx.log_entries();
+    assert!(by_connection(&log).values().all(|requests| requests.len() <= 7), "{log:?}");
+}
