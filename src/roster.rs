@@ -27,6 +27,22 @@ pub struct TargetInfo {
     pub since_ns: u64,
 }
 
+#[cfg(test)]
+impl TargetInfo {
+    /// Of a target about which nothing matters to a test.
+    pub(crate) fn plain() -> Self {
+        Self {
+            protocol: "http",
+            authority: "a:80".to_owned(),
+            insecure: None,
+            labels: BTreeMap::new(),
+            rate_per_second: 1.0,
+            max_in_flight: 1,
+            since_ns: 0,
+        }
+    }
+}
+
 /// A target and a consistent copy of its counts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetView {
@@ -226,16 +242,7 @@ mod tests {
     use crate::stats::LedgerWriter;
 
     fn info(rate_per_second: f64) -> TargetInfo {
-        let (authority, labels) = ("127.0.0.1:80".to_owned(), BTreeMap::new());
-        TargetInfo {
-            protocol: "http",
-            authority,
-            insecure: None,
-            labels,
-            rate_per_second,
-            max_in_flight: 1,
-            since_ns: 0,
-        }
+        TargetInfo { rate_per_second, ..TargetInfo::plain() }
     }
 
     fn strike(writer: &LedgerWriter) {

@@ -96,26 +96,14 @@ impl FleetCut {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::collections::BTreeMap;
-
     use super::*;
+    use std::cell::Cell;
 
     #[test]
     fn others_may_run_after_each_target() {
         let roster = Roster::new(Shape::new(3, &[1.0]), Vec::new());
         for name in ["a", "b", "c"] {
-            let (authority, labels) = ("a:80".to_owned(), BTreeMap::new());
-            let info = TargetInfo {
-                insecure: None,
-                protocol: "http",
-                authority,
-                labels,
-                rate_per_second: 1.0,
-                max_in_flight: 1,
-                since_ns: 0,
-            };
-            roster.describe(&name.into(), info);
+            roster.describe(&name.into(), TargetInfo::plain());
         }
         let pauses = Cell::new(0);
         FleetCut::new(&roster, || pauses.set(pauses.get() + 1));

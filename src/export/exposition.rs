@@ -61,7 +61,6 @@ impl std::fmt::Debug for Exposition {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -73,22 +72,15 @@ mod tests {
     use crate::stats::{LedgerWriter, Shape};
     use prometheus::core::Collector as _;
 
+    /// Lines of one target in its longest family, the phases: three buckets, +Inf, sum and count of five.
+    const TARGET_LINES: usize = 5 * 6;
+
     fn fleet(targets: usize, help: usize) -> (FleetCollector, Vec<LedgerWriter>) {
         let shape = Shape::new(3, &[0.001, 0.01, 1.0]);
         let roster = Roster::new(shape.clone(), Vec::new());
         let join = |number| {
             let name: Arc<str> = format!("{number:05}{}", "\"x".repeat(help)).into();
-            let (authority, labels) = ("a:80".to_owned(), BTreeMap::new());
-            let info = TargetInfo {
-                insecure: None,
-                protocol: "http",
-                authority,
-                labels,
-                rate_per_second: 1.0,
-                max_in_flight: 1,
-                since_ns: 0,
-            };
-            roster.describe(&name, info);
+            roster.describe(&name, TargetInfo::plain());
             let (writer, ledger) = LedgerWriter::new(shape.clone());
             roster.enlist(&name, ledger);
             (0..number % 5).for_each(|round| strike(&writer, round as u64));
@@ -120,7 +112,7 @@ mod tests {
                 let piece = exposition.next_piece().expect("it is not over");
                 prop_assert!(piece.ends_with('\n'));
                 let is_the_rest = exposition.is_over() && piece.len() == rest / 2 * 2;
-                prop_assert!(is_the_rest || piece.len() < PIECE_BYTES + ROOM_BYTES + 100 * name);
+                prop_assert!(is_the_rest || piece.len() < PIECE_BYTES + ROOM_BYTES + TARGET_LINES * 3 * name);
                 together += &piece;
             }
             prop_assert_eq!(exposition.next_piece(), None);

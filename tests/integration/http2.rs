@@ -1,12 +1,13 @@
 //! HTTP/2 against real servers: many requests on one connection, limits, farewells, and servers that hang or die.
 
 use std::collections::{HashMap, HashSet};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
 use crate::support::nghttpd::Nghttpd;
 use crate::support::nginx::{LogEntry, Nginx};
-use crate::support::{Daemon, Scrape, target, wait_for};
+use crate::support::{Daemon, Scrape, assert_ledger, target, wait_for};
 
 const H2: &str = "http_version = \"2\"\n";
 
@@ -199,4 +200,21 @@ fn a_shared_connection_serves_as_many_requests_as_it_may() {
     assert_same_count(&mut daemon, || nginx.log_entries().len());
     let log = nginx.log_entries();
     assert!(by_connection(&log).values().all(|requests| requests.len() <= 7), "{log:?}");
+}
+
+/// A connection that was begun beforehand and never completed does not keep requests from a server that is well again.
+#[test]
+fn a_silent_connection_opened_beforehand_does_not_hold_the_requests_up() {
+    let mut server = Nghttpd::start(&[]);
+    let url = server.url("/");
+    server.kill();
+    let silent = TcpListener::bind(server.address()).expect("its port");
+    let rest = format!("{H2}timeout = \"100ms\"\npool = {{ preconnect = 1, connect_timeout = \"500ms\" }}");
+    let daemon = Daemon::start(&target("a", &url, "20/s", &rest));
+    let held = silent.accept().expect("the connection opened beforehand");
+    drop(silent);
+    server.restart();
+    let scrape = daemon.scrape_when("answers", |scrape| responses(scrape, "a", "200") >= 5.0);
+    assert_ledger(&scrape);
+    drop(held);
 }

@@ -18,15 +18,7 @@ fn many() -> Face {
     let roster = Roster::new(shape.clone(), Vec::new());
     for number in 0..TARGETS {
         let name: Arc<str> = format!("target-{number:05}-with-a-name-that-makes-lines-long").into();
-        let info = TargetInfo {
-            insecure: None,
-            protocol: "http",
-            authority: "shop.example:80".to_owned(),
-            labels: [("team".to_owned(), "checkout".to_owned())].into(),
-            rate_per_second: 1.0,
-            max_in_flight: 1,
-            since_ns: 0,
-        };
+        let info = TargetInfo { labels: [("team".to_owned(), "checkout".to_owned())].into(), ..TargetInfo::plain() };
         roster.describe(&name, info);
         let (writer, ledger) = LedgerWriter::new(shape.clone());
         roster.enlist(&name, ledger);

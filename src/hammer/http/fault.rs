@@ -15,7 +15,11 @@ pub(super) fn of_response(error: hyper::Error, idle_end: bool) -> Fault {
 
 /// The failure behind an error inside the response's body.
 pub(super) fn of_body(error: hyper::Error) -> Fault {
-    Fault::new(classify(&error, Reason::Eof), error)
+    let reason = match classify(&error, Reason::Eof) {
+        Reason::TimeoutResponse => Reason::TimeoutBody,
+        reason => reason,
+    };
+    Fault::new(reason, error)
 }
 
 /// Whether the peer broke the protocol, rather than just went away.

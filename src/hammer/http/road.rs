@@ -5,6 +5,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::shared::{Shared, Stream as SharedStream};
@@ -267,15 +268,20 @@ async fn preconnect(road: Weak<Road>, count: usize) {
     for _ in 0..count {
         let Some(road) = road.upgrade() else { return };
         let Some(seat) = road.seat() else { return };
-        let timeout_ns = road.dialer.route().connect_timeout.as_nanos() as u64;
-        match road.open(seat, &Trace::new(), clock::now_ns().saturating_add(timeout_ns)).await {
-            Ok(Way::Alone(connection, _)) => {
+        // No request's deadline is over it, and requests may come to wait for it.
+        let budget = road.dialer.route().connect_timeout;
+        let (trace, deadline_ns) = (Trace::new(), clock::now_ns().saturating_add(budget.as_nanos() as u64));
+        match timeout(budget, road.open(seat, &trace, deadline_ns)).await {
+            Ok(Ok(Way::Alone(connection, _))) => {
                 // Nothing has run on it yet, which would look like its end.
                 connection.settle().await;
                 road.put(connection, clock::now_ns());
             }
-            Ok(Way::Beside(stream)) => stream.unused(),
-            Err(_) => return,
+            Ok(Ok(Way::Beside(stream))) => {
+                stream.finish();
+                road.keep_swept();
+            }
+            Ok(Err(_)) | Err(_) => return,
         }
     }
 }

@@ -211,11 +211,6 @@ impl Stream {
         }
     }
 
-    /// Gives the place back unused.
-    pub(super) fn unused(mut self) {
-        self.over = true;
-    }
-
     /// Sends a request and waits for the head of its response.
     pub(super) async fn send(
         &mut self,
@@ -224,7 +219,7 @@ impl Stream {
         self.shared.sender.clone().try_send_request(request).await
     }
 
-    /// The request has come to its end.
+    /// The request has come to its end, or there was none.
     pub(super) fn finish(mut self) {
         self.over = true;
     }
