@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use hammerd::export::{self, Exports, Vitals};
+use hammerd::export::{self, Exports, Format, Vitals};
 use hammerd::outcome::{Outcome, Stage, Trace};
 use hammerd::pace::{self, Phase, Process, Rate, Schedule};
 use hammerd::roster::{Roster, TargetInfo};
@@ -147,6 +147,7 @@ fn roster(targets: u32) -> (Arc<Roster>, Vec<LedgerWriter>) {
             labels: [("team".to_owned(), "checkout".to_owned())].into(),
             rate_per_second: 1.0,
             max_in_flight: 100,
+            shape: shape(),
             since_ns: 0,
         };
         roster.describe(&name, info);
@@ -168,7 +169,8 @@ fn exports(roster: &Arc<Roster>) -> Exports {
 }
 
 fn text(exports: &Exports) -> String {
-    exports.text().expect("our own families are sound")
+    let text = exports.whole(Format::Text).expect("our own families are sound");
+    String::from_utf8(text).expect("text")
 }
 
 fn sample_lines(text: &str) -> ItemsCount {
@@ -187,11 +189,27 @@ fn encode_families(bencher: Bencher<'_, '_>, targets: u32) {
 /// All of a scrape but the network: ledgers read, text written piece by piece; items are sample lines.
 #[divan::bench(args = [1, 100, 10_000], sample_count = 20)]
 fn scrape(bencher: Bencher<'_, '_>, targets: u32) {
+    scrape_as(bencher, targets, Format::Text);
+}
+
+/// The same scrape as OpenMetrics.
+#[divan::bench(args = [1, 100, 10_000], sample_count = 20)]
+fn scrape_openmetrics(bencher: Bencher<'_, '_>, targets: u32) {
+    scrape_as(bencher, targets, Format::OpenMetrics);
+}
+
+/// The same scrape as protobuf messages, native histograms included; items are the sample lines that it has as text.
+#[divan::bench(args = [1, 100, 10_000], sample_count = 20)]
+fn scrape_protobuf(bencher: Bencher<'_, '_>, targets: u32) {
+    scrape_as(bencher, targets, Format::Protobuf);
+}
+
+fn scrape_as(bencher: Bencher<'_, '_>, targets: u32, format: Format) {
     let (roster, _writers) = roster(targets);
     let exports = exports(&roster);
     bencher.counter(sample_lines(&text(&exports))).bench_local(|| {
-        let mut exposition = exports.exposition(|| ()).expect("our own families are sound");
-        while let Some(piece) = exposition.next_piece() {
+        let mut exposition = exports.exposition(format, || ()).expect("our own families are sound");
+        while let Some(piece) = exposition.next_piece(|| ()) {
             black_box(piece);
         }
     });

@@ -15,7 +15,7 @@
 //! [`Bound`] holds the port before anything else starts, [`Bound::serve`] opens it, [`Admin::shutdown`] closes it.
 
 mod answer;
-mod encoding;
+mod negotiation;
 mod page;
 mod pieces;
 mod room;

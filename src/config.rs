@@ -38,6 +38,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::net::{HttpVersion, PoolPolicy, Route, Tls};
+use crate::outcome::labels;
 use crate::pace::{Process, Rate};
 
 pub use error::Rejected;
@@ -118,6 +119,18 @@ pub struct Metrics {
     pub native_schema: u8,
 }
 
+labels! {
+    /// Whether requests carry a `traceparent` header (W3C Trace Context), and what it asks of the target.
+    Traceparent {
+        /// They carry none.
+        Off => "off",
+        /// They do, and leave it to the target whether it records them.
+        Unsampled => "unsampled",
+        /// They do, and ask to be recorded.
+        Sampled => "sampled",
+    }
+}
+
 /// A target's name: `[a-z0-9][a-z0-9_-]{0,62}`, without `__`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetName(Arc<str>);
@@ -135,6 +148,8 @@ pub struct Target {
     pub max_in_flight: usize,
     /// Labels of `hammerd_target_info`.
     pub labels: BTreeMap<String, String>,
+    /// The shape of its histograms: their classic buckets reach up to its timeout.
+    pub metrics: Metrics,
     /// What to send, and what counts as a good answer.
     pub http: Arc<HttpRequest>,
 }
@@ -160,6 +175,8 @@ pub struct HttpRequest {
     pub method: http::Method,
     /// Headers as sent, `host` and `user-agent` included; one that holds a secret is marked sensitive.
     pub headers: http::HeaderMap,
+    /// Whether a trace context goes with every request.
+    pub traceparent: Traceparent,
     /// Body; empty for none.
     pub body: Bytes,
     /// Status codes that count as success.

@@ -312,7 +312,7 @@ impl Daemon {
         if let Some(show) = options.live {
             show(&view);
         }
-        options.results.write(report::summary(&view, roster.shape(), ended_ns, options.output));
+        options.results.write(report::summary(&view, ended_ns, options.output));
         if let Some(admin) = admin {
             tokio::select! {
                 () = last_scrape(&admin, shutdown.linger) => admin.shutdown(),
@@ -325,7 +325,7 @@ impl Daemon {
 
     fn print_summary(&self, now_ns: u64) {
         let roster = self.fleet.roster();
-        self.options.results.write(report::summary(&roster.read(), roster.shape(), now_ns, self.options.output));
+        self.options.results.write(report::summary(&roster.read(), now_ns, self.options.output));
     }
 }
 

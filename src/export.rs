@@ -11,7 +11,9 @@ mod column;
 mod cut;
 mod exposition;
 mod families;
+mod format;
 mod process;
+mod protobuf;
 mod samples;
 mod sink;
 pub mod text;
@@ -19,8 +21,8 @@ mod vitals;
 
 pub use collector::FleetCollector;
 pub use exposition::Exposition;
+pub use format::{EncodeError, Format};
 pub use process::ProcessCollector;
-pub use text::TextError;
 pub use vitals::{Vitals, VitalsCollector};
 
 use std::sync::Arc;
@@ -64,17 +66,17 @@ impl Exports {
         families
     }
 
-    /// Everything in the text format, without the detour by families for the fleet's many samples: the values of now,
-    /// the text in pieces later. Calls `pause` after every target, so that others may use the processor.
-    pub fn exposition(&self, pause: impl Fn()) -> Result<Exposition, TextError> {
-        let rest = text::encode(&self.registry.gather())?;
-        Ok(Exposition::new(self.fleet.as_ref().map(|fleet| fleet.cut(pause)), rest))
+    /// Everything in a format, without the detour by families for the fleet's many samples: the values of now, written
+    /// in pieces later. Calls `pause` after every target, so that others may use the processor.
+    pub fn exposition(&self, format: Format, pause: impl Fn()) -> Result<Exposition, EncodeError> {
+        let gathered = self.registry.gather();
+        Exposition::new(self.fleet.as_ref().map(|fleet| fleet.cut(format, pause)), format, &gathered)
     }
 
     /// The same in one piece.
-    pub fn text(&self) -> Result<String, TextError> {
-        let mut exposition = self.exposition(|| ())?;
-        Ok(std::iter::from_fn(|| exposition.next_piece()).collect())
+    pub fn whole(&self, format: Format) -> Result<Vec<u8>, EncodeError> {
+        let mut exposition = self.exposition(format, || ())?;
+        Ok(std::iter::from_fn(|| exposition.next_piece(|| ())).flatten().collect())
     }
 }
 
@@ -100,6 +102,7 @@ mod tests {
                 labels: BTreeMap::from([("team".to_owned(), "a\\b \"quoted\"\nnext".to_owned())]),
                 rate_per_second: 0.5,
                 max_in_flight: 7,
+                shape: shape.clone(),
                 since_ns: 0,
             };
             roster.describe(&name.into(), info);
@@ -132,7 +135,8 @@ mod tests {
     #[test]
     fn the_text_is_that_of_the_gathered_families() {
         let exports = exports();
-        let (direct, gathered) = (exports.text().expect("text"), text::encode(&exports.gather()).expect("text"));
+        let direct = String::from_utf8(exports.whole(Format::Text).expect("text")).expect("text");
+        let gathered = text::encode(&exports.gather()).expect("text");
         assert_eq!(steady(&direct), steady(&gathered));
         for line in [
             "hammerd_requests_scheduled_total{target=\"a\"} 9",

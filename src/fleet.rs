@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::clock;
-use crate::config::{Config, Engine, Limits, Target, TargetName};
+use crate::config::{Config, Engine, Limits, Metrics, Target, TargetName};
 use crate::hammer::http::HttpForge;
 use crate::load::{Arm, Command, Course, LaneChange, LaneId, LaneSpec, Peers, Tempo, Tuning, Worker};
 use crate::net::{Guard, Resolver};
@@ -210,7 +210,7 @@ impl Fleet {
         let workers = self.placement(&member.target);
         let stride = workers.len() as u64;
         for (part, &worker) in workers.iter().enumerate() {
-            let (ledger, readable) = LedgerWriter::new(self.roster.shape().clone());
+            let (ledger, readable) = LedgerWriter::new(self.shape(&member.target.metrics));
             self.roster.enlist(&label, readable);
             let id = LaneId(self.next_lane);
             self.next_lane += 1;
@@ -234,6 +234,11 @@ impl Fleet {
 
     fn change(&mut self, name: &TargetName, target: &Target, guard_changed: bool, at_ns: u64, batch: &mut Batch) {
         let Some(mut member) = self.members.remove(name) else { return };
+        let reshaped = member.target.metrics != target.metrics;
+        if reshaped {
+            // Histograms of different shapes can't go on in one series: all of the target's begin anew.
+            self.roster.retire(name.as_ref());
+        }
         self.describe(name, target);
         let (old, rate_changed) = (member.target.clone(), member.target.rate != target.rate);
         let stripes_change = self.stripes(target) != member.lanes.len();
@@ -255,7 +260,7 @@ impl Fleet {
         if rate_changed {
             member.schedule = Arc::new(member.schedule.with_rate_from(at_ns, target.rate));
         }
-        if stripes_change {
+        if stripes_change || reshaped {
             // Both rates agree on everything up to here.
             let end = member.schedule.owed(at_ns);
             self.retire_lanes(&mut member, &old, end, None, batch);
@@ -317,9 +322,19 @@ impl Fleet {
             labels: target.labels.clone(),
             rate_per_second: target.rate.as_per_second(),
             max_in_flight: target.max_in_flight,
+            shape: self.shape(&target.metrics),
             since_ns: clock::now_ns(),
         };
         self.roster.describe(&name.as_ref().into(), info);
+    }
+
+    /// The shape of a target's histograms: one for all that have the usual one.
+    fn shape(&self, metrics: &Metrics) -> Shape {
+        let usual = self.roster.shape();
+        if metrics.native_schema == usual.schema() && *metrics.buckets == *usual.bounds() {
+            return usual.clone();
+        }
+        Shape::new(metrics.native_schema, &metrics.buckets)
     }
 
     /// How many lanes a target needs.

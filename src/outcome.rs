@@ -173,12 +173,29 @@ pub struct Trace {
     took_ns: [Cell<Option<u64>>; Stage::COUNT],
     /// Where an attempt that several strikes wait for has got to, and whether this one makes it.
     attempt: RefCell<Option<(Rc<Cell<Stage>>, bool)>>,
+    /// By which it is known to others.
+    identity: Cell<Option<u128>>,
 }
 
 impl Trace {
     /// Before the first phase.
     pub const fn new() -> Self {
-        Self { stage: Cell::new(None), took_ns: [const { Cell::new(None) }; Stage::COUNT], attempt: RefCell::new(None) }
+        Self {
+            stage: Cell::new(None),
+            took_ns: [const { Cell::new(None) }; Stage::COUNT],
+            attempt: RefCell::new(None),
+            identity: Cell::new(None),
+        }
+    }
+
+    /// The strike carries this trace id (W3C Trace Context).
+    pub fn identify(&self, trace_id: u128) {
+        self.identity.set(Some(trace_id));
+    }
+
+    /// The trace id that it carries, if any.
+    pub fn trace_id(&self) -> Option<u128> {
+        self.identity.get()
     }
 
     /// Enters a phase at `now_ns`; the one before it is complete. A phase entered again adds up.

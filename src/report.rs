@@ -25,11 +25,11 @@ const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 /// The summary of `view`. `now_ns` is when arrivals ended, or now while they go on.
-pub fn summary(view: &RosterView, shape: &Shape, now_ns: u64, output: Output) -> String {
+pub fn summary(view: &RosterView, now_ns: u64, output: Output) -> String {
     match output {
-        Output::Text => text(view, shape, now_ns),
+        Output::Text => text(view, now_ns),
         Output::Json => {
-            let targets = view.targets.iter().map(|target| (target.name.to_string(), json_of(target, shape, now_ns)));
+            let targets = view.targets.iter().map(|target| (target.name.to_string(), json_of(target, now_ns)));
             let retired = json!({
                 "scheduled": view.retired.scheduled,
                 "dropped": view.retired.dropped,
@@ -62,7 +62,7 @@ fn code(status: u16) -> String {
     if status == Snapshot::OTHER_STATUS { "other".to_owned() } else { status.to_string() }
 }
 
-fn json_of(target: &TargetView, shape: &Shape, now_ns: u64) -> Value {
+fn json_of(target: &TargetView, now_ns: u64) -> Value {
     let counts = &target.counts;
     let labelled = |labels: &[&str], counts: &[u64]| {
         labels.iter().zip(counts).map(|(label, count)| ((*label).to_owned(), json!(count))).collect::<Map<_, _>>()
@@ -73,7 +73,7 @@ fn json_of(target: &TargetView, shape: &Shape, now_ns: u64) -> Value {
         quantiles.insert("count".to_owned(), json!(all.count));
         quantiles.insert("sum".to_owned(), json!(all.sum_seconds));
         for (name, q) in QUANTILES {
-            quantiles.insert(name.to_owned(), json!(all.quantile(shape, q)));
+            quantiles.insert(name.to_owned(), json!(all.quantile(&target.info.shape, q)));
         }
         quantiles
     };
@@ -96,7 +96,7 @@ fn json_of(target: &TargetView, shape: &Shape, now_ns: u64) -> Value {
     })
 }
 
-fn text(view: &RosterView, shape: &Shape, now_ns: u64) -> String {
+fn text(view: &RosterView, now_ns: u64) -> String {
     let mut text = String::new();
     for target in &view.targets {
         let counts = &target.counts;
@@ -108,8 +108,8 @@ fn text(view: &RosterView, shape: &Shape, now_ns: u64) -> String {
             ("dropped", listed(DropReason::ALL.map(DropReason::label).into_iter().zip(counts.dropped))),
             ("responses", listed(counts.responses.iter().map(|&(status, count)| (code(status), count)))),
             ("failures", listed(Reason::ALL.map(Reason::label).into_iter().zip(counts.failures))),
-            ("latency", quantiles(&merged(&counts.latency), shape)),
-            ("duration", quantiles(&merged(&counts.duration), shape)),
+            ("latency", quantiles(&merged(&counts.latency), &target.info.shape)),
+            ("duration", quantiles(&merged(&counts.duration), &target.info.shape)),
             (
                 "bytes",
                 format!("{} sent, {} received", bytes(counts.wire.sent_bytes), bytes(counts.wire.received_bytes)),
@@ -119,6 +119,10 @@ fn text(view: &RosterView, shape: &Shape, now_ns: u64) -> String {
         let _ = writeln!(text, "{} ({} {})", target.name, target.info.protocol, target.info.authority);
         for (name, value) in lines {
             let _ = writeln!(text, "  {name:<10} {value}");
+        }
+        // Of many targets it would hide the rest.
+        if view.targets.len() == 1 {
+            text += &chart(&merged(&counts.latency), &target.info.shape);
         }
     }
     text
@@ -135,7 +139,41 @@ fn quantiles(histogram: &HistogramSnapshot, shape: &Shape) -> String {
     let values =
         QUANTILES.iter().filter_map(|(name, q)| Some(format!("{name} {}", duration(histogram.quantile(shape, *q)?))));
     let values: Vec<_> = values.collect();
-    if values.is_empty() { "none".to_owned() } else { values.join("  ") }
+    if values.is_empty() { "none".to_owned() } else { values.join(" ") }
+}
+
+/// Rows of a chart at most, and how long the longest bar is: with labels and counts, 80 columns are enough.
+const CHART_ROWS: usize = 16;
+const CHART_WIDTH: u64 = 40;
+
+/// The histogram as bars, one under the other: how many requests took up to so long, and longer than the row before.
+fn chart(histogram: &HistogramSnapshot, shape: &Shape) -> String {
+    let (Some((first, _)), Some((last, _))) = (histogram.native.first(), histogram.native.last()) else {
+        return String::new();
+    };
+    // Neighbouring buckets together, as many as it takes: rows of equal ratio.
+    let per_row = ((last - first + 1) as usize).div_ceil(CHART_ROWS) as i32;
+    let mut rows = vec![0; ((last - first) / per_row + 1) as usize];
+    for &(index, count) in &histogram.native {
+        rows[((index - first) / per_row) as usize] += count;
+    }
+    rows[0] += histogram.zero;
+    let most = rows.iter().copied().max().unwrap_or(1);
+    let mut text = String::from("\n  latency up to\n");
+    for (row, count) in (0..).zip(rows) {
+        let bound = shape.upper_bound(first + (row + 1) * per_row - 1);
+        // What is there shows, however little it is.
+        let bar = "#".repeat((count * CHART_WIDTH).div_ceil(most) as usize);
+        let percent = count as f64 / histogram.count as f64 * 100.0;
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "  {:>10}  {bar:<width$}  {count} ({percent:.1} %)",
+            duration(bound),
+            width = CHART_WIDTH as usize
+        );
+    }
+    text
 }
 
 /// A rate with as many digits as tell something.
@@ -147,14 +185,17 @@ pub fn per_second(rate: f64) -> String {
     }
 }
 
-/// Seconds in a unit with three digits or so.
+/// Seconds in a unit with three digits.
 pub fn duration(seconds: f64) -> String {
-    match seconds {
-        seconds if seconds >= 10.0 => format!("{seconds:.1}s"),
-        seconds if seconds >= 1.0 => format!("{seconds:.2}s"),
-        seconds if seconds >= 0.01 => format!("{:.1}ms", seconds * 1e3),
-        seconds if seconds >= 0.001 => format!("{:.2}ms", seconds * 1e3),
-        seconds => format!("{:.0}us", seconds * 1e6),
+    let (value, unit) = match seconds {
+        seconds if seconds >= 0.9995 => (seconds, "s"),
+        seconds if seconds >= 0.000_999_5 => (seconds * 1e3, "ms"),
+        seconds => return format!("{:.0}us", seconds * 1e6),
+    };
+    match value {
+        value if value >= 99.95 => format!("{value:.0}{unit}"),
+        value if value >= 9.995 => format!("{value:.1}{unit}"),
+        value => format!("{value:.2}{unit}"),
     }
 }
 
@@ -195,6 +236,7 @@ mod tests {
             labels: BTreeMap::new(),
             rate_per_second: 10.0,
             max_in_flight: 5,
+            shape: shape.clone(),
             since_ns: 1_000_000_000,
         };
         let target = TargetView { name: "checkout".into(), info: info.into(), counts: ledger.snapshot() };
@@ -204,7 +246,7 @@ mod tests {
     #[test]
     fn the_json_summary_has_every_count() {
         let shape = Shape::new(3, &[1.0]);
-        let line = summary(&view(&shape), &shape, 11_200_000_000, Output::Json);
+        let line = summary(&view(&shape), 11_200_000_000, Output::Json);
         let json: Value = serde_json::from_str(&line).expect("one JSON object");
         let target = &json["targets"]["checkout"];
         for (pointer, value) in [
@@ -233,7 +275,7 @@ mod tests {
     #[test]
     fn the_text_summary_reads_well() {
         let shape = Shape::new(3, &[1.0]);
-        let text = summary(&view(&shape), &shape, 11_200_000_000, Output::Text);
+        let text = summary(&view(&shape), 11_200_000_000, Output::Text);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "checkout (http shop.example:80)");
         assert_eq!(lines[1], "  scheduled  106 (10.00/s asked)");
@@ -244,5 +286,52 @@ mod tests {
         assert_eq!(lines[6], "  failures   1 timeout_response, 10 status");
         assert!(lines[7].starts_with("  latency    p50 ") && lines[7].ends_with("max 2.00s"), "{}", lines[7]);
         assert_eq!(lines[9], "  bytes      2.0 KiB sent, 0 B received");
+        assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
+    }
+
+    #[test]
+    fn durations_have_three_digits() {
+        for (seconds, text) in [
+            (0.0, "0us"),
+            (0.000_123_4, "123us"),
+            (0.000_999_6, "1.00ms"),
+            (0.009_996, "10.0ms"),
+            (0.123_4, "123ms"),
+            (0.999_6, "1.00s"),
+            (12.34, "12.3s"),
+            (3600.0, "3600s"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_chart_has_every_request_in_one_row() {
+        let shape = Shape::new(3, &[1.0]);
+        let mut view = view(&shape);
+        let text = summary(&view, 11_200_000_000, Output::Text);
+        let rows: Vec<&str> = text.lines().skip_while(|line| *line != "  latency up to").skip(1).collect();
+        assert!((8..=CHART_ROWS).contains(&rows.len()), "{text}");
+        let count = |row: &str| row.split_whitespace().rev().nth(2).and_then(|count| count.parse::<u64>().ok());
+        assert_eq!(rows.iter().map(|row| count(row).expect("a count")).sum::<u64>(), 101);
+        let bar = |row: &str| row.matches('#').count() as u64;
+        let longest = rows.iter().max_by_key(|row| count(row)).expect("rows");
+        assert_eq!(bar(longest), CHART_WIDTH);
+        assert!(rows.iter().all(|row| (bar(row) > 0) == (count(row) != Some(0))), "{text}");
+        let (bounds, last): (Vec<_>, _) = (rows.iter().map(|row| row.split_whitespace().next()).collect(), rows.last());
+        assert!(bounds.windows(2).all(|pair| pair[0] != pair[1]), "{bounds:?}");
+        assert!(last.is_some_and(|row| row.trim_start().starts_with("2.") && count(row) == Some(1)), "{text}");
+
+        view.targets.push(view.targets[0].clone());
+        assert!(!summary(&view, 11_200_000_000, Output::Text).contains('#'));
+    }
+
+    #[test]
+    fn a_chart_of_nothing_or_of_one_value_is_short() {
+        let shape = Shape::new(3, &[1.0]);
+        assert_eq!(chart(&HistogramSnapshot::default(), &shape), "");
+        let histogram = crate::stats::Histogram::default();
+        histogram.record(&shape, 1_000_000);
+        assert_eq!(chart(&histogram.snapshot(&shape), &shape).lines().count(), 3);
     }
 }

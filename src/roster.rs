@@ -23,6 +23,8 @@ pub struct TargetInfo {
     pub rate_per_second: f64,
     /// The most requests that may be in flight.
     pub max_in_flight: usize,
+    /// The shape of its histograms.
+    pub shape: Shape,
     /// When it came, on the clock of [`crate::clock`].
     pub since_ns: u64,
 }
@@ -38,6 +40,7 @@ impl TargetInfo {
             labels: BTreeMap::new(),
             rate_per_second: 1.0,
             max_in_flight: 1,
+            shape: Shape::new(3, &[1.0]),
             since_ns: 0,
         }
     }
@@ -149,12 +152,12 @@ fn keep_or_settle(ledger: &mut Arc<Ledger>, settle: impl FnOnce(&Snapshot)) -> b
 }
 
 impl Roster {
-    /// A roster without targets. All its histograms have `shape`.
+    /// A roster without targets. The workers' own histograms have `shape`.
     pub fn new(shape: Shape, workers: Vec<Arc<WorkerStats>>) -> Self {
         Self { shape, workers, entries: Mutex::default() }
     }
 
-    /// The shape of all histograms.
+    /// The shape of the workers' histograms.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }

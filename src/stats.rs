@@ -4,6 +4,7 @@
 //! read-modify-write instruction; a reader copies them out as a consistent cut (see [`Ledger::snapshot`]).
 
 mod cell;
+mod exemplar;
 mod histogram;
 mod ledger;
 mod snapshot;
@@ -11,6 +12,7 @@ mod wire;
 mod worker;
 
 pub use cell::Counter;
+pub use exemplar::Exemplar;
 pub use histogram::{Histogram, HistogramSnapshot, Shape};
 pub use ledger::{Ledger, LedgerWriter};
 pub use snapshot::Snapshot;

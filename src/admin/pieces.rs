@@ -1,4 +1,4 @@
-//! A scrape's text on its way out, piece by piece, in the coding that the client wants.
+//! A scrape on its way out, piece by piece, in the coding that the client wants.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -15,28 +15,30 @@ const ENCODER_BYTES: usize = 512 << 10;
 
 /// What an answer's pieces are made of.
 pub(super) struct Pieces {
-    text: Exposition,
+    scrape: Exposition,
     turns: Rc<Turns>,
-    /// There until the last piece of text, with which it ends.
+    /// There until the last piece of the scrape, with which it ends.
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
 impl Pieces {
-    /// The text as it is, or as a gzip file. The fastest level: metrics text shrinks tenfold with any, and a scrape
+    /// The scrape as it is, or as a gzip file. The fastest level: metrics text shrinks tenfold with any, and a scrape
     /// should be cheap.
-    pub(super) fn new(text: Exposition, gzip: bool, turns: Rc<Turns>) -> Self {
-        Self { text, turns, encoder: gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast())) }
+    pub(super) fn new(scrape: Exposition, gzip: bool, turns: Rc<Turns>) -> Self {
+        Self { scrape, turns, encoder: gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast())) }
     }
 
     /// The next piece, never empty; `None` when there is no more.
     pub(super) fn next_piece(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.turns.pause();
-        let Some(encoder) = &mut self.encoder else { return Ok(self.text.next_piece().map(String::into_bytes)) };
-        // The encoder keeps some back, so that not every piece of text makes it say something.
-        while let Some(text) = self.text.next_piece() {
-            encoder.write_all(text.as_bytes())?;
-            self.turns.pause();
-            if !self.text.is_over() && !encoder.get_ref().is_empty() {
+        let Self { scrape, turns, encoder } = self;
+        let next = |scrape: &mut Exposition| scrape.next_piece(|| turns.pause());
+        let Some(encoder) = encoder else { return Ok(next(scrape)) };
+        // The encoder keeps some back, so that not every piece makes it say something.
+        while let Some(piece) = next(scrape) {
+            encoder.write_all(&piece)?;
+            turns.pause();
+            if !scrape.is_over() && !encoder.get_ref().is_empty() {
                 return Ok(Some(std::mem::take(encoder.get_mut())));
             }
         }
@@ -45,12 +47,12 @@ impl Pieces {
 
     /// Whether there are no more pieces.
     pub(super) fn is_over(&self) -> bool {
-        self.text.is_over()
+        self.scrape.is_over()
     }
 
     /// The memory that it takes until it is over, beside the pieces.
     pub(super) fn held_bytes(&self) -> usize {
-        self.text.held_bytes() + self.encoder.as_ref().map_or(0, |_| ENCODER_BYTES)
+        self.scrape.held_bytes() + self.encoder.as_ref().map_or(0, |_| ENCODER_BYTES)
     }
 }
 

@@ -17,10 +17,9 @@ use super::answer::{self, Content, Outgoing, Reply};
 use super::pieces::Pieces;
 use super::room::Room;
 use super::wire::Slot;
-use super::{ReloadRequest, Scraped, encoding, page};
+use super::{ReloadRequest, Scraped, negotiation, page};
+use crate::export::Format;
 
-/// The text format of Prometheus. The crate's constant lacks the character set.
-const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 /// How much of a request's body is read, and thrown away, so that the client gets to see the answer.
 const REQUEST_BODY_BYTES_MAX: u64 = 64 << 10;
 
@@ -78,8 +77,8 @@ fn index(room: &Room) -> Reply {
 fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Reply {
     room.make_space();
     let began = Scraped::now();
-    let zipped = encoding::wants_gzip(headers);
-    let content = match render(room, zipped) {
+    let (format, zipped) = (negotiation::format(headers), negotiation::wants_gzip(headers));
+    let content = match render(room, format, zipped) {
         Ok(content) => content,
         Err(why) => {
             room.complaints.say(|held_back| tracing::error!(error = why, held_back, "cannot render the metrics"));
@@ -87,19 +86,19 @@ fn metrics(room: &Room, headers: &HeaderMap, scrape: &mut Option<Scraped>) -> Re
         }
     };
     *scrape = Some(began);
-    let mut reply = answer::typed(StatusCode::OK, METRICS_TEXT, content);
-    reply.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    let mut reply = answer::typed(StatusCode::OK, HeaderValue::from_static(format.content_type()), content);
+    reply.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     if zipped {
         reply.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     reply
 }
 
-/// All that can fail, or is other people's code, is in the first piece; a text that fits into it is whole.
-fn render(room: &Room, zipped: bool) -> Result<Content, String> {
+/// All that can fail, or is other people's code, is in the first piece; a scrape that fits into it is whole.
+fn render(room: &Room, format: Format, zipped: bool) -> Result<Content, String> {
     let render = || {
-        let text = room.face.exports.exposition(|| room.turns.pause()).map_err(|error| error.to_string())?;
-        let mut more = Pieces::new(text, zipped, Rc::clone(&room.turns));
+        let scrape = room.face.exports.exposition(format, || room.turns.pause()).map_err(|error| error.to_string())?;
+        let mut more = Pieces::new(scrape, zipped, Rc::clone(&room.turns));
         let first = more.next_piece().map_err(|error| error.to_string())?.unwrap_or_default();
         Ok(Content { first, more: (!more.is_over()).then_some(more) })
     };

@@ -14,7 +14,7 @@ use crate::logs::{DEFAULT_FILTER, Outlet};
 use crate::outcome::Verdict;
 use crate::report;
 use crate::roster::RosterView;
-use crate::stats::{HistogramSnapshot, Shape};
+use crate::stats::HistogramSnapshot;
 
 #[derive(Args)]
 pub(super) struct HitArgs {
@@ -86,9 +86,8 @@ pub(super) fn hit(args: HitArgs) -> u8 {
             return super::exit::USAGE;
         }
     };
-    let shape = Shape::new(config.metrics.native_schema, &config.metrics.buckets);
     let logs = LogArgs { log_format: LogFormat::Text, log_level: quiet() };
-    let live = match Live::new(shape) {
+    let live = match Live::new() {
         Ok(live) => live,
         Err(error) => return fail(&format!("standard error can't be used: {error}")),
     };
@@ -111,7 +110,6 @@ fn quiet() -> String {
 /// would then hold up whoever writes to it, the end of the traffic with it.
 struct Live {
     terminal: Outlet,
-    shape: Shape,
     begun: Instant,
     started_before: Cell<u64>,
     drawn: Cell<bool>,
@@ -119,12 +117,12 @@ struct Live {
 
 impl Live {
     /// A line on standard error, if that is a terminal.
-    fn new(shape: Shape) -> io::Result<Option<Self>> {
+    fn new() -> io::Result<Option<Self>> {
         if !io::stderr().is_terminal() {
             return Ok(None);
         }
         let (started_before, drawn) = (Cell::new(0), Cell::new(false));
-        Ok(Some(Self { terminal: Outlet::stderr()?, shape, begun: Instant::now(), started_before, drawn }))
+        Ok(Some(Self { terminal: Outlet::stderr()?, begun: Instant::now(), started_before, drawn }))
     }
 
     fn draw(&self, view: &RosterView) {
@@ -134,11 +132,11 @@ impl Live {
         for histogram in &counts.latency {
             latency.merge(histogram);
         }
-        let quantile = |q| latency.quantile(&self.shape, q).map_or("-".to_owned(), report::duration);
+        let quantile = |q| latency.quantile(&target.info.shape, q).map_or("-".to_owned(), report::duration);
         let rate = counts.started - self.started_before.replace(counts.started);
         let failed = counts.latency[Verdict::Failed.index()].count;
         let line = format!(
-            "{:>4}s  {rate}/s  {} sent, {failed} failed, {} dropped, {} in flight  p50 {} p99 {}",
+            "{:>4}s {rate}/s  sent {} failed {failed} dropped {} open {}  p50 {} p99 {}",
             self.begun.elapsed().as_secs(),
             counts.started,
             counts.dropped.iter().sum::<u64>(),
@@ -147,8 +145,16 @@ impl Live {
             quantile(0.99),
         );
         self.drawn.set(true);
+        // A line that is longer than the terminal is wide can't be drawn over.
+        let line: String = line.chars().take(columns().saturating_sub(1)).collect();
         self.terminal.write(format!("\r\x1b[K{line}"));
     }
+}
+
+/// How wide the terminal is now; one that does not say is as wide as they were.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(io::stderr());
+    size.ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(80)
 }
 
 impl Drop for Live {

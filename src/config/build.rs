@@ -5,6 +5,7 @@ mod connection;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
@@ -17,7 +18,7 @@ use super::rates::{display_total, total};
 use super::section::{self, Found, Root, Slot};
 use super::source::Files;
 use super::url::Endpoint;
-use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName};
+use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName, Traceparent};
 use crate::pace::Process;
 
 /// Largest file of a header's value or a URL, in bytes.
@@ -80,6 +81,7 @@ fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BT
     let max_total_in_flight = limits.and_then(|limits| limits.max_total_in_flight.value()).copied().unwrap_or(u64::MAX);
     let mut shared = Build {
         defaults: root.defaults.value()?,
+        metrics: root.metrics.value().and_then(metrics),
         origins,
         mistakes,
         files: Files::default(),
@@ -125,6 +127,8 @@ fn check_ceilings(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Op
 /// What is shared while targets are built.
 struct Build<'a> {
     defaults: &'a section::Target,
+    /// The shape of the histograms of targets that say nothing of theirs; `None` when it was refused.
+    metrics: Option<Metrics>,
     origins: &'a Origins,
     mistakes: &'a mut Mistakes,
     files: Files,
@@ -150,6 +154,7 @@ impl<'a> Build<'a> {
         let body = self.body(own, &path);
         let mut headers = self.headers.clone();
         self.overlay_headers(&mut headers, own, &path);
+        let traceparent = self.traceparent(own, name, &headers, &path);
         let rate = own.rate.or(&defaults.rate);
         if rate.is_absent() {
             self.mistakes.push(raw.place, &path, "rate is not set, nor in [defaults]");
@@ -160,6 +165,7 @@ impl<'a> Build<'a> {
         let mut labels = defaults.labels.value().cloned().unwrap_or_default();
         labels.extend(own.labels.value().cloned().unwrap_or_default());
 
+        let timeout = *own.timeout.or(&defaults.timeout).value()?;
         let (endpoint, secret_url) = endpoint?;
         let connection = self.connection(own, raw.place, &path, &endpoint);
         let (body, secret_body) = body?;
@@ -167,12 +173,14 @@ impl<'a> Build<'a> {
         Some(Target {
             rate: *rate.value()?,
             process: process?,
-            timeout: *own.timeout.or(&defaults.timeout).value()?,
+            timeout,
             max_in_flight: max_in_flight?,
             labels,
+            metrics: self.metrics(own, timeout)?,
             http: Arc::new(HttpRequest {
                 method: own.method.or(&defaults.method).value()?.clone(),
                 headers: header_map(headers, &endpoint, secret_url),
+                traceparent: traceparent?,
                 host: endpoint.host,
                 port: endpoint.port,
                 path: endpoint.path,
@@ -286,6 +294,26 @@ impl<'a> Build<'a> {
         }
     }
 
+    /// Buckets that end below the timeout would hide how long the slow requests took.
+    fn metrics(&self, own: &section::Target, timeout: Duration) -> Option<Metrics> {
+        let mut metrics = self.metrics.clone()?;
+        match own.buckets.or(&self.defaults.buckets) {
+            Slot::Absent => {}
+            Slot::Refused => return None,
+            Slot::Found(buckets) => metrics.buckets = buckets.value.as_slice().into(),
+        }
+        match own.native_schema.or(&self.defaults.native_schema) {
+            Slot::Absent => {}
+            Slot::Refused => return None,
+            Slot::Found(schema) => metrics.native_schema = schema.value as u8,
+        }
+        let timeout_s = timeout.as_secs_f64();
+        if metrics.buckets.last().is_none_or(|last| *last < timeout_s) {
+            metrics.buckets = metrics.buckets.iter().copied().chain([timeout_s]).collect();
+        }
+        Some(metrics)
+    }
+
     fn max_in_flight(&mut self, own: &section::Target, path: &str) -> Option<usize> {
         let path = if own.max_in_flight.is_absent() { "defaults" } else { path };
         let max = own.max_in_flight.or(&self.defaults.max_in_flight).found()?;
@@ -332,6 +360,23 @@ impl<'a> Build<'a> {
             value.set_sensitive(found.secret || environment || is_secret_header(name.as_str()));
             headers.insert(name.clone(), value);
         }
+    }
+
+    /// The trace context's header must not have a value of its own.
+    fn traceparent(
+        &mut self,
+        own: &section::Target,
+        name: &TargetName,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Option<Traceparent> {
+        let path = if own.traceparent.is_absent() { "defaults" } else { path };
+        let word = own.traceparent.or(&self.defaults.traceparent).found()?;
+        if word.value != Traceparent::Off && headers.contains_key("traceparent") {
+            let text = format!("the headers of {name} have a traceparent already; leave one out");
+            self.mistakes.push(word.place, join(path, "traceparent"), text);
+        }
+        Some(word.value)
     }
 
     /// The text of a file without the line break at its end. An empty one is a secret that got lost.

@@ -15,7 +15,9 @@ use super::error::Mistakes;
 use super::node::{HIDDEN, Node, Shape};
 use crate::pace::Rate;
 
-pub(super) use connection::{ConnectTo, FamilyWord, HttpVersionWord, RefreshText, ServerName, Servers, TlsVersionWord};
+pub(super) use connection::{
+    ConnectTo, FamilyWord, HttpVersionWord, RefreshText, ServerName, Servers, TlsVersionWord, TraceparentWord,
+};
 pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
 pub(super) use request::{Body, HeaderFiles, Headers, Labels, Method, Url, header_value};
 

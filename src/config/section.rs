@@ -10,7 +10,7 @@ use super::error::{Mistakes, Place, join, quote};
 use super::kind::{
     Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, Kind, Labels,
     Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
-    TlsVersionWord, Url, Workers,
+    TlsVersionWord, TraceparentWord, Url, Workers,
 };
 use super::node::{Node, Shape, Table};
 
@@ -158,7 +158,8 @@ section! {
 section! {
     /// The shape of the latency histograms.
     Metrics {
-        /// Upper bounds of the classic buckets in seconds, rising.
+        /// Upper bounds of the classic buckets in seconds, rising. A target whose timeout is above the last one has one
+        /// more, its timeout.
         buckets: Buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
         /// Resolution of the native histograms: `2^native_schema` buckets in each power of two.
         native_schema: Count<0, 6> = 3,
@@ -184,6 +185,9 @@ section! {
         headers: Headers,
         /// Request headers whose values are kept in files, by name; read again on every reload.
         headers_file: HeaderFiles,
+        /// Whether every request carries a trace context of its own in the header traceparent: "off", "unsampled", or
+        /// "sampled", which asks the target to record each. The trace ids stand at the latency buckets as exemplars.
+        traceparent: TraceparentWord = "off",
         /// Request body.
         body: Body,
         /// File that holds the request body; read again on every reload.
@@ -198,6 +202,10 @@ section! {
         expect_status: Statuses = ["200-399"],
         /// Labels of `hammerd_target_info`.
         labels: Labels,
+        /// Upper bounds of its classic histogram buckets in seconds, rising; `metrics.buckets` when not set.
+        buckets: Buckets,
+        /// Resolution of its native histograms; `metrics.native_schema` when not set.
+        native_schema: Count<0, 6>,
         /// Where connections go in place of the URL's host: `host:port`, or `unix:/path` for a Unix domain socket. The
         /// Host header and the name in TLS stay.
         connect_to: ConnectTo,

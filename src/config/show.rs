@@ -6,7 +6,7 @@ use http::header::HOST;
 
 use super::kind::{display_duration, display_size};
 use super::rates::{display_total, total};
-use super::{Config, HttpRequest, Limits, Target, TargetName, url};
+use super::{Config, HttpRequest, Limits, Metrics, Target, TargetName, url};
 use crate::net::{Peer, Refresh};
 use crate::pace::Process;
 
@@ -120,10 +120,9 @@ pub fn redacted(config: &Config) -> String {
     toml.text("late_after", &display_duration(config.engine.late_after));
     limits(&mut toml, &config.limits);
     toml.section(&["metrics"]);
-    toml.bare("buckets", &format_args!("{:?}", config.metrics.buckets));
-    toml.bare("native_schema", &config.metrics.native_schema);
+    metrics(&mut toml, &config.metrics);
     for (name, value) in &config.targets {
-        target(&mut toml, name, value);
+        target(&mut toml, name, value, &config.metrics);
     }
     toml.0
 }
@@ -138,7 +137,12 @@ fn limits(toml: &mut Toml, limits: &Limits) {
     toml.list("allow_networks", limits.allow_networks.iter().map(ToString::to_string));
 }
 
-fn target(toml: &mut Toml, name: &TargetName, target: &Target) {
+fn metrics(toml: &mut Toml, metrics: &Metrics) {
+    toml.bare("buckets", &format_args!("{:?}", metrics.buckets));
+    toml.bare("native_schema", &metrics.native_schema);
+}
+
+fn target(toml: &mut Toml, name: &TargetName, target: &Target, usual: &Metrics) {
     let http = &target.http;
     toml.section(&["targets", name.as_ref()]);
     toml.text("url", &http.shown_url());
@@ -151,6 +155,7 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target) {
         }
     }
     toml.text("method", http.method.as_str());
+    toml.text("traceparent", http.traceparent.label());
     if http.secret_body {
         toml.text("body", SECRET);
     } else if !http.body.is_empty() {
@@ -160,6 +165,9 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target) {
     toml.bare("max_in_flight", &target.max_in_flight);
     toml.text("max_body", &display_size(http.max_body));
     toml.list("expect_status", http.expect_status.texts());
+    if target.metrics != *usual {
+        metrics(toml, &target.metrics);
+    }
     connection(toml, name, http);
     toml.section(&["targets", name.as_ref(), "headers"]);
     for (header, value) in &http.headers {

@@ -89,3 +89,40 @@ catalogue! {
     LOG_LINES_LOST = COUNTER "hammerd_log_lines_lost_total" []
         "Log lines that could not be written because the log pipe was full or closed.";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::ProcessCollector;
+    use prometheus::core::Collector as _;
+
+    /// The reference for people has every metric in the catalogue's order, as the catalogue describes it, with a query.
+    #[test]
+    fn the_reference_describes_what_is_exported() {
+        let reference = include_str!("../../docs/metrics.md");
+        let kind = |kind| match kind {
+            MetricType::COUNTER => "counter",
+            MetricType::GAUGE => "gauge",
+            MetricType::HISTOGRAM => "histogram",
+            other => panic!("no metric is a {other:?}"),
+        };
+        let ours = ALL.iter().map(|metric| {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let labels = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
+            (metric.name.to_owned(), metric.help.to_owned(), format!("{}, labels: {labels}", kind(metric.kind)))
+        });
+        let families = ProcessCollector::new().expect("names").collect();
+        let process = families.iter().map(|family| {
+            let line = format!("{}, labels: none", kind(family.get_field_type()));
+            (family.name().to_owned(), family.help().to_owned(), line)
+        });
+        let mut sections = reference.split("\n## ").skip(1);
+        for (name, help, line) in ours.chain(process) {
+            let section = sections.next().unwrap_or_else(|| panic!("no section of {name}"));
+            assert!(section.starts_with(&format!("{name}\n\n{help}\n\n{line}\n\n")), "{name}:\n{section}");
+            let query = section.split("```promql\n").nth(1).and_then(|rest| rest.split("\n```").next());
+            assert!(query.is_some_and(|query| query.contains(&name)), "no query of {name}:\n{section}");
+        }
+        assert_eq!(sections.next(), None);
+    }
+}

@@ -8,6 +8,7 @@ use prometheus::proto::MetricFamily;
 use super::catalogue as c;
 use super::cut::FleetCut;
 use super::families::{Families, describe};
+use super::format::Format;
 use super::samples::PER_TARGET;
 use crate::roster::Roster;
 
@@ -26,9 +27,10 @@ impl FleetCollector {
         Ok(Self { roster, descs: describe(&metrics)? })
     }
 
-    /// Everything there is to say now, as one consistent cut for each target. Calls `pause` after every target.
-    pub(super) fn cut(&self, pause: impl Fn()) -> FleetCut {
-        FleetCut::new(&self.roster, pause)
+    /// Everything there is to say now in a format, as one consistent cut for each target. Calls `pause` after every
+    /// target.
+    pub(super) fn cut(&self, format: Format, pause: impl Fn()) -> FleetCut {
+        FleetCut::new(&self.roster, format, pause)
     }
 }
 
@@ -39,7 +41,7 @@ impl Collector for FleetCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = Families::default();
-        self.cut(|| ()).write_on(&mut families, |_| false);
+        self.cut(Format::Text, || ()).write_on(&mut families, |_| false, || ());
         families.build()
     }
 }

@@ -3,7 +3,8 @@
 //! Most of a target's numbers are 0 or have a few digits, so each takes seven bits to a byte (LEB128, as in DWARF), and a
 //! histogram without a value takes one byte: 10,000 targets are some megabytes and not some tens of them.
 
-use crate::stats::{HistogramSnapshot, Shape};
+use super::format::Format;
+use crate::stats::{Exemplar, HistogramSnapshot, Shape};
 
 /// Numbers, to be read in the order in which they came.
 #[derive(Debug, Default)]
@@ -18,12 +19,30 @@ impl Column {
         self.0.push(number as u8);
     }
 
-    /// What the classic form of a histogram needs.
-    pub(super) fn push_histogram(&mut self, histogram: &HistogramSnapshot) {
+    /// What a histogram needs in this format.
+    pub(super) fn push_histogram(&mut self, histogram: &HistogramSnapshot, format: Format) {
         self.push(histogram.count);
-        if histogram.count > 0 {
-            self.0.extend(histogram.sum_seconds.to_le_bytes());
-            histogram.classic.iter().for_each(|&count| self.push(count));
+        if histogram.count == 0 {
+            return;
+        }
+        self.0.extend(histogram.sum_seconds.to_le_bytes());
+        histogram.classic.iter().for_each(|&count| self.push(count));
+        if format.has_native() {
+            self.push(histogram.zero);
+            self.push(histogram.native.len() as u64);
+            for &(index, count) in &histogram.native {
+                self.0.extend(index.to_le_bytes());
+                self.push(count);
+            }
+        }
+        if format.has_exemplars() {
+            self.push(histogram.exemplars.len() as u64);
+            for &(bucket, Exemplar { trace_id, value_ns, at_ms }) in &histogram.exemplars {
+                self.0.extend(trace_id.to_le_bytes());
+                for number in [bucket as u64, value_ns, at_ms] {
+                    self.push(number);
+                }
+            }
         }
     }
 
@@ -38,8 +57,8 @@ impl Column {
     }
 
     /// What is left to read behind the first `read` bytes.
-    pub(super) fn numbers(&self, read: usize) -> Numbers<'_> {
-        Numbers { column: &self.0, read, histogram: HistogramSnapshot::default() }
+    pub(super) fn numbers(&self, read: usize, format: Format) -> Numbers<'_> {
+        Numbers { column: &self.0, read, format, histogram: HistogramSnapshot::default() }
     }
 }
 
@@ -48,6 +67,7 @@ impl Column {
 pub(super) struct Numbers<'a> {
     column: &'a [u8],
     read: usize,
+    format: Format,
     histogram: HistogramSnapshot,
 }
 
@@ -71,22 +91,42 @@ impl Numbers<'_> {
         number
     }
 
-    /// The next histogram, without what its classic form does not need.
+    /// The next bytes as they were put in.
+    fn next_bytes<const LENGTH: usize>(&mut self) -> [u8; LENGTH] {
+        let bytes = self.column[self.read..].first_chunk().copied();
+        self.read += LENGTH;
+        bytes.unwrap_or([0; LENGTH])
+    }
+
+    /// The next histogram, without what the format does not need.
     pub(super) fn next_histogram(&mut self, shape: &Shape) -> &HistogramSnapshot {
-        let count = self.next();
-        self.histogram.count = count;
-        self.histogram.sum_seconds = 0.0;
-        self.histogram.classic.clear();
-        if count > 0 {
-            let (sum, end) = (self.read, self.read + size_of::<f64>());
-            self.histogram.sum_seconds = self.column[sum..end].try_into().map_or(0.0, f64::from_le_bytes);
-            self.read = end;
-            for _ in shape.bounds() {
-                let count = self.next();
-                self.histogram.classic.push(count);
+        // Taken out and put back, so that its lists keep their memory.
+        let mut histogram = std::mem::take(&mut self.histogram);
+        (histogram.count, histogram.sum_seconds, histogram.zero) = (self.next(), 0.0, 0);
+        histogram.classic.clear();
+        histogram.native.clear();
+        histogram.exemplars.clear();
+        if histogram.count > 0 {
+            histogram.sum_seconds = f64::from_le_bytes(self.next_bytes());
+            histogram.classic.extend(shape.bounds().iter().map(|_| self.next()));
+            if self.format.has_native() {
+                histogram.zero = self.next();
+                let cells = self.next();
+                histogram.native.extend((0..cells).map(|_| (i32::from_le_bytes(self.next_bytes()), self.next())));
+            }
+            if self.format.has_exemplars() {
+                let exemplars = self.next();
+                histogram.exemplars.extend((0..exemplars).map(|_| self.next_exemplar()));
             }
         }
+        self.histogram = histogram;
         &self.histogram
+    }
+
+    fn next_exemplar(&mut self) -> (usize, Exemplar) {
+        let trace_id = u128::from_le_bytes(self.next_bytes());
+        let (bucket, value_ns, at_ms) = (self.next(), self.next(), self.next());
+        (bucket as usize, Exemplar { trace_id, value_ns, at_ms })
     }
 }
 
@@ -100,30 +140,40 @@ mod tests {
     proptest! {
         #[test]
         fn what_comes_out_is_what_was_put_in(
+            format in prop::sample::select(&Format::ALL),
             numbers in prop::collection::vec(prop_oneof![0..300_u64, any::<u64>()], 0..50),
-            values_ns in prop::collection::vec(0..4_000_000_000_u64, 0..50),
+            values_ns in prop::collection::vec((0..4_000_000_000_u64, any::<Option<(u128, u64)>>()), 0..50),
         ) {
             let shape = Shape::new(3, &[0.001, 0.1, 1.0]);
             let histogram = Histogram::default();
-            for value_ns in values_ns {
-                histogram.record(&shape, value_ns);
+            for (value_ns, traced) in values_ns {
+                match traced {
+                    Some((trace_id, at_ms)) => histogram.record_traced(&shape, Exemplar { trace_id, value_ns, at_ms }),
+                    None => histogram.record(&shape, value_ns),
+                }
             }
-            let snapshot = histogram.snapshot(&shape);
+            let mut snapshot = histogram.snapshot(&shape);
             let mut column = Column::default();
-            column.push_histogram(&snapshot);
+            column.push_histogram(&snapshot, format);
             for &number in &numbers {
                 column.push(number);
             }
-            column.push_histogram(&snapshot);
+            column.push_histogram(&snapshot, format);
 
-            let classic = HistogramSnapshot { max_ns: 0, zero: 0, native: Vec::new(), ..snapshot };
-            let mut left = column.numbers(0);
-            prop_assert_eq!(left.next_histogram(&shape), &classic);
-            let mut left = column.numbers(left.read());
+            snapshot.max_ns = 0;
+            if !format.has_native() {
+                (snapshot.zero, snapshot.native) = (0, Vec::new());
+            }
+            if !format.has_exemplars() {
+                snapshot.exemplars = Vec::new();
+            }
+            let mut left = column.numbers(0, format);
+            prop_assert_eq!(left.next_histogram(&shape), &snapshot);
+            let mut left = column.numbers(left.read(), format);
             for number in numbers {
                 prop_assert_eq!(left.next(), number);
             }
-            prop_assert_eq!(left.next_histogram(&shape), &classic);
+            prop_assert_eq!(left.next_histogram(&shape), &snapshot);
             prop_assert_eq!(left.read(), column.0.len());
         }
     }

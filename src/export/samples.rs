@@ -5,10 +5,11 @@
 
 use super::catalogue::{self as c, Metric};
 use super::column::{Column, Numbers};
+use super::format::Format;
 use super::sink::Sink;
 use crate::outcome::{DropReason, Reason, Stage, Verdict};
 use crate::roster::TargetInfo;
-use crate::stats::{CloseReason, HistogramSnapshot, Shape, Snapshot};
+use crate::stats::{CloseReason, HistogramSnapshot, Snapshot};
 
 /// The samples of one target in one family.
 pub(super) enum Samples {
@@ -66,11 +67,15 @@ pub(super) const PER_TARGET: &[(Metric, Samples)] = &[
 
 impl Samples {
     /// Puts a target's numbers at the end of the family's column.
-    pub(super) fn pack(&self, counts: &Snapshot, column: &mut Column) {
+    pub(super) fn pack(&self, counts: &Snapshot, format: Format, column: &mut Column) {
         match self {
             Count(count) | NonZero(count) => column.push(count(counts)),
             Counts(_, of) => of(counts).iter().for_each(|&count| column.push(count)),
-            Histograms(_, of) => of(counts).iter().for_each(|histogram| column.push_histogram(histogram)),
+            Histograms(_, of) => {
+                for histogram in of(counts) {
+                    column.push_histogram(histogram, format);
+                }
+            }
             Responses => {
                 column.push(counts.responses.len() as u64);
                 for &(status, count) in &counts.responses {
@@ -83,19 +88,13 @@ impl Samples {
     }
 
     /// Writes the samples of a target whose numbers are the next of the family's column.
-    pub(super) fn write(
-        &self,
-        (name, info): (&str, &TargetInfo),
-        numbers: &mut Numbers<'_>,
-        shape: &Shape,
-        sink: &mut impl Sink,
-    ) {
+    pub(super) fn write(&self, (name, info): (&str, &TargetInfo), numbers: &mut Numbers<'_>, sink: &mut impl Sink) {
         match self {
             Count(_) => sink.value(&[name], numbers.next() as f64),
             Counts(labels, _) => labels.iter().for_each(|label| sink.value(&[name, label], numbers.next() as f64)),
             Histograms(labels, _) => {
                 for label in *labels {
-                    sink.histogram(&[name, label], shape, numbers.next_histogram(shape));
+                    sink.histogram(&[name, label], &info.shape, numbers.next_histogram(&info.shape));
                 }
             }
             Responses => write_responses(name, numbers, sink),

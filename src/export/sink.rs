@@ -11,6 +11,11 @@ use crate::stats::{HistogramSnapshot, Shape};
 pub(super) trait Sink {
     /// The samples from here on belong to `metric`.
     fn family(&mut self, metric: Metric);
+    /// The same, for a sink that must know beforehand how many bytes the samples will take: `bytes` finds out.
+    fn sized_family(&mut self, metric: Metric, bytes: impl FnOnce() -> usize) {
+        let _ = bytes;
+        self.family(metric);
+    }
 
     /// A counter or a gauge.
     fn value(&mut self, labels: &[&str], value: f64);

@@ -1,4 +1,4 @@
-//! The Prometheus text format 0.0.4.
+//! The text formats: Prometheus 0.0.4 and OpenMetrics 1.0.0.
 //!
 //! Our own samples come straight from the ledgers' copies; families that other collectors gathered are appended. Making
 //! the crate's families out of the 1.8 million samples of 10,000 targets, and formatting each from scratch as its encoder
@@ -9,47 +9,37 @@
 //! Format: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::catalogue::Metric;
+use super::format::EncodeError;
 use super::sink::Sink;
-use crate::stats::{HistogramSnapshot, Shape};
+use crate::stats::{Exemplar, HistogramSnapshot, Shape};
 
+/// What every counter's name ends in.
+const TOTAL: &str = "_total";
 /// What a sample takes beside its family's head, roughly; for reserving memory only.
 const BYTES_PER_SAMPLE: usize = 100;
 
-/// A family that the format can't hold. Ours never are; a collector of somebody else's may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TextError {
-    /// It has no name.
-    Nameless,
-    /// It is of a kind whose values the crate keeps to itself.
-    Untyped(String),
-}
-
-impl fmt::Display for TextError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nameless => f.write_str("a metric family has no name"),
-            Self::Untyped(name) => write!(f, "metric family {name} is untyped"),
-        }
-    }
-}
-
-impl std::error::Error for TextError {}
-
-/// The text of all families.
-pub fn encode(families: &[MetricFamily]) -> Result<String, TextError> {
-    let mut text = Text::default();
+/// The text of all families in the Prometheus format.
+pub fn encode(families: &[MetricFamily]) -> Result<String, EncodeError> {
+    let mut text = Text::new(Dialect::Prometheus);
     text.append(families)?;
     Ok(text.out)
 }
 
+/// Where the two formats differ, this says how to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Prometheus,
+    OpenMetrics,
+}
+
 /// A text that grows by samples, or by whole families.
-#[derive(Default)]
 pub(super) struct Text {
+    dialect: Dialect,
     pub(super) out: String,
     /// The family whose first sample has not come yet.
     announced: Option<Metric>,
@@ -62,17 +52,37 @@ pub(super) struct Text {
 }
 
 impl Text {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            out: String::new(),
+            announced: None,
+            name: String::new(),
+            label_names: &[],
+            labels: String::new(),
+            bounds: Vec::new(),
+        }
+    }
+
+    /// What stands behind everything.
+    pub(super) fn end(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Prometheus => "",
+            Dialect::OpenMetrics => "# EOF\n",
+        }
+    }
+
     /// Adds gathered families.
-    pub(super) fn append(&mut self, families: &[MetricFamily]) -> Result<(), TextError> {
+    pub(super) fn append(&mut self, families: &[MetricFamily]) -> Result<(), EncodeError> {
         let samples: usize = families.iter().map(samples).sum();
         self.out.reserve(samples * BYTES_PER_SAMPLE);
         for family in families {
             let (name, kind) = (family.name(), family.get_field_type());
             if name.is_empty() {
-                return Err(TextError::Nameless);
+                return Err(EncodeError::Nameless);
             }
             if kind == MetricType::UNTYPED {
-                return Err(TextError::Untyped(name.to_owned()));
+                return Err(EncodeError::Untyped(name.to_owned()));
             }
             self.head(name, family.help(), kind);
             for sample in family.get_metric() {
@@ -95,12 +105,13 @@ impl Text {
                 let histogram = sample.get_histogram();
                 let buckets = histogram.get_bucket().iter();
                 let buckets = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
-                self.buckets(buckets, histogram.get_sample_count(), histogram.get_sample_sum(), at_ms);
+                self.buckets(buckets, histogram.get_sample_count(), histogram.get_sample_sum(), &[], at_ms);
             }
             MetricType::SUMMARY => {
                 let summary = sample.get_summary();
                 for quantile in summary.get_quantile() {
-                    self.sample("", Some(&bound("quantile", quantile.quantile())), quantile.value(), at_ms);
+                    let label = self.dialect.bound("quantile", quantile.quantile());
+                    self.sample("", Some(&label), quantile.value(), at_ms);
                 }
                 self.sample("_sum", None, summary.sample_sum(), at_ms);
                 self.sample("_count", None, summary.sample_count() as f64, at_ms);
@@ -113,15 +124,23 @@ impl Text {
     fn head(&mut self, name: &str, help: &str, kind: MetricType) {
         self.name.clear();
         self.name.push_str(name);
+        let mut family = name;
+        let is_open = self.dialect == Dialect::OpenMetrics;
+        if is_open && kind == MetricType::COUNTER {
+            // The family goes without the ending that its samples must have.
+            family = name.strip_suffix(TOTAL).unwrap_or(name);
+            self.name.truncate(family.len());
+            self.name.push_str(TOTAL);
+        }
         if !help.is_empty() {
             self.out.push_str("# HELP ");
-            self.out.push_str(name);
+            self.out.push_str(family);
             self.out.push(' ');
-            escape(&mut self.out, help, false);
+            escape(&mut self.out, help, is_open);
             self.out.push('\n');
         }
         self.out.push_str("# TYPE ");
-        self.out.push_str(name);
+        self.out.push_str(family);
         self.out.push_str(match kind {
             MetricType::COUNTER => " counter\n",
             MetricType::GAUGE => " gauge\n",
@@ -143,6 +162,12 @@ impl Text {
 
     /// One line; `more` is one more label as it is written.
     fn sample(&mut self, suffix: &str, more: Option<&str>, value: f64, at_ms: i64) {
+        self.unended(suffix, more, value, at_ms);
+        self.out.push('\n');
+    }
+
+    /// The same without the end of the line.
+    fn unended(&mut self, suffix: &str, more: Option<&str>, value: f64, at_ms: i64) {
         self.out.push_str(&self.name);
         self.out.push_str(suffix);
         if more.is_some() || !self.labels.is_empty() {
@@ -159,27 +184,47 @@ impl Text {
         self.out.push(' ');
         number(&mut self.out, value);
         if at_ms != 0 {
+            self.out.push(' ');
+            self.dialect.timestamp(&mut self.out, at_ms);
+        }
+    }
+
+    /// One line of a bucket, with its exemplar where the format has a place for one.
+    fn bucket(&mut self, label: &str, count: u64, exemplar: Option<&Exemplar>, at_ms: i64) {
+        self.unended("_bucket", Some(label), count as f64, at_ms);
+        if let (Some(exemplar), Dialect::OpenMetrics) = (exemplar, self.dialect) {
             // Writing to a String can't fail.
-            let _ = write!(self.out, " {at_ms}");
+            let _ = write!(self.out, " # {{trace_id=\"{:032x}\"}} {} ", exemplar.trace_id, exemplar.value_seconds());
+            self.dialect.timestamp(&mut self.out, exemplar.at_ms as i64);
         }
         self.out.push('\n');
     }
 
-    fn buckets(&mut self, buckets: impl Iterator<Item = (f64, u64)>, count: u64, sum: f64, at_ms: i64) {
+    /// `exemplars` are those of some buckets, by position, rising.
+    fn buckets(
+        &mut self,
+        buckets: impl Iterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+        exemplars: &[(usize, Exemplar)],
+        at_ms: i64,
+    ) {
         let mut bounds = std::mem::take(&mut self.bounds);
-        let mut infinite = false;
+        let (mut infinite, mut finite) = (false, 0);
+        let exemplar = |at| exemplars.iter().find(|(bucket, _)| *bucket == at).map(|(_, exemplar)| exemplar);
         for (at, (upper_bound, cumulative)) in buckets.enumerate() {
             let bits = upper_bound.to_bits();
             if bounds.get(at).is_none_or(|(seen, _)| *seen != bits) {
                 bounds.truncate(at);
-                bounds.push((bits, bound("le", upper_bound)));
+                bounds.push((bits, self.dialect.bound("le", upper_bound)));
             }
             infinite |= upper_bound == f64::INFINITY;
-            self.sample("_bucket", Some(&bounds[at].1), cumulative as f64, at_ms);
+            finite = at + 1;
+            self.bucket(&bounds[at].1, cumulative, exemplar(at), at_ms);
         }
         self.bounds = bounds;
         if !infinite {
-            self.sample("_bucket", Some("le=\"+Inf\""), count as f64, at_ms);
+            self.bucket("le=\"+Inf\"", count, exemplar(finite), at_ms);
         }
         self.sample("_sum", None, sum, at_ms);
         self.sample("_count", None, count as f64, at_ms);
@@ -218,7 +263,7 @@ impl Sink for Text {
 
     fn histogram(&mut self, labels: &[&str], shape: &Shape, snapshot: &HistogramSnapshot) {
         self.begin(labels);
-        self.buckets(snapshot.cumulative(shape), snapshot.count, snapshot.sum_seconds, 0);
+        self.buckets(snapshot.cumulative(shape), snapshot.count, snapshot.sum_seconds, &snapshot.exemplars, 0);
     }
 }
 
@@ -227,11 +272,42 @@ fn samples(family: &MetricFamily) -> usize {
     family.get_metric().len() * if buckets == 0 { 1 } else { buckets + 3 }
 }
 
-fn bound(label: &str, bound: f64) -> String {
-    let mut text = format!("{label}=\"");
-    number(&mut text, bound);
-    text.push('"');
-    text
+impl Dialect {
+    /// A bucket's bound, or a quantile, as a label.
+    fn bound(self, label: &str, bound: f64) -> String {
+        let mut text = format!("{label}=\"");
+        match self {
+            Self::Prometheus => number(&mut text, bound),
+            Self::OpenMetrics => canonical(&mut text, bound),
+        }
+        text.push('"');
+        text
+    }
+
+    fn timestamp(self, text: &mut String, at_ms: i64) {
+        // Writing to a String can't fail.
+        let _ = match self {
+            Self::Prometheus => write!(text, "{at_ms}"),
+            Self::OpenMetrics => write!(text, "{}", at_ms as f64 / 1e3),
+        };
+    }
+}
+
+/// A number as OpenMetrics wants it in labels, where `1`, `1.0` and `1e0` would be different series: never without a
+/// point or an exponent, and the exponent as C's `%g` has it.
+fn canonical(text: &mut String, value: f64) {
+    let size = value.abs();
+    if size == 0.0 || (1e-4..1e6).contains(&size) {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{value:?}");
+    } else if value.is_finite() {
+        let scientific = format!("{value:e}");
+        let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+        let exponent: i32 = exponent.parse().unwrap_or_default();
+        let _ = write!(text, "{mantissa}e{exponent:+03}");
+    } else {
+        number(text, value);
+    }
 }
 
 /// A value as the format has it. Counts, which most values are, take the short way.
@@ -267,116 +343,4 @@ fn escape(text: &mut String, raw: &str, quotes: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric};
-    use prometheus::{Registry, TextEncoder};
-    use proptest::prelude::*;
-
-    use super::{TextError, encode};
-    use prometheus::proto::{MetricFamily, MetricType};
-
-    fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.set_metric(metrics);
-        family
-    }
-
-    fn labelled(labels: &[(String, String)]) -> Metric {
-        let pair = |(name, value): &(String, String)| {
-            let mut pair = LabelPair::default();
-            pair.set_name(name.clone());
-            pair.set_value(value.clone());
-            pair
-        };
-        Metric::from_label(labels.iter().map(pair).collect())
-    }
-
-    fn counter(labels: &[(String, String)], value: f64) -> Metric {
-        let (mut metric, mut counter) = (labelled(labels), Counter::default());
-        counter.set_value(value);
-        metric.set_counter(counter);
-        metric
-    }
-
-    fn gauge(labels: &[(String, String)], value: f64) -> Metric {
-        let (mut metric, mut gauge) = (labelled(labels), Gauge::default());
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-        metric
-    }
-
-    fn histogram(labels: &[(String, String)], buckets: &[(f64, u64)], sum: f64) -> Metric {
-        let (mut metric, mut histogram) = (labelled(labels), Histogram::default());
-        let bucket = |&(bound, count): &(f64, u64)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(count);
-            bucket
-        };
-        histogram.set_bucket(buckets.iter().map(bucket).collect());
-        histogram.set_sample_count(buckets.last().map_or(0, |(_, count)| *count));
-        histogram.set_sample_sum(sum);
-        metric.set_histogram(histogram);
-        metric
-    }
-
-    fn labels() -> impl Strategy<Value = Vec<(String, String)>> {
-        prop::collection::vec(("[a-z_]{1,8}", "\\PC*|[\"\\\\\n a-z]*"), 0..4)
-    }
-
-    fn values() -> impl Strategy<Value = f64> {
-        prop_oneof![0.0..1e18, (0..1_u64 << 60).prop_map(|count| count as f64), Just(-0.0), -1e6..1e6, Just(f64::NAN)]
-    }
-
-    proptest! {
-        #[test]
-        fn the_text_is_the_crates_own(
-            help in "\\PC*|[\"\\\\\n a-z]*",
-            singles in prop::collection::vec((labels(), values()), 1..5),
-            bounds in prop::collection::vec(0.000_001..1e4, 0..5),
-            histograms in prop::collection::vec((labels(), 0.0..1e9), 1..4),
-        ) {
-            let buckets: Vec<_> = bounds.into_iter().zip(1_u64..).collect();
-            let families = [
-                family("c_total", &help, MetricType::COUNTER,
-                    singles.iter().map(|(labels, value)| counter(labels, *value)).collect()),
-                family("g", "", MetricType::GAUGE,
-                    singles.iter().map(|(labels, value)| gauge(labels, *value)).collect()),
-                family("h_seconds", "h", MetricType::HISTOGRAM,
-                    histograms.iter().map(|(labels, sum)| histogram(labels, &buckets, *sum)).collect()),
-            ];
-            let theirs = TextEncoder::new().encode_to_string(&families).expect("valid families");
-            prop_assert_eq!(encode(&families), Ok(theirs));
-        }
-    }
-
-    #[test]
-    fn bounds_may_differ_from_metric_to_metric() {
-        let metrics = vec![
-            histogram(&[], &[(0.5, 1), (1.0, 2)], 1.0),
-            histogram(&[], &[(0.5, 1), (2.0, 2), (4.0, 3)], 1.0),
-            histogram(&[], &[(0.25, 1), (2.0, 2)], 1.0),
-        ];
-        let families = [family("h", "", MetricType::HISTOGRAM, metrics)];
-        assert_eq!(encode(&families), Ok(TextEncoder::new().encode_to_string(&families).expect("valid families")));
-    }
-
-    #[test]
-    fn what_the_format_cannot_hold_is_an_error() {
-        let nameless = family("", "", MetricType::GAUGE, vec![gauge(&[], 1.0)]);
-        assert_eq!(encode(&[nameless]), Err(TextError::Nameless));
-        let untyped = family("u", "", MetricType::UNTYPED, vec![gauge(&[], 1.0)]);
-        assert_eq!(encode(&[untyped]), Err(TextError::Untyped("u".to_owned())));
-    }
-
-    #[test]
-    fn infinities_are_written_as_the_format_has_them() {
-        let families =
-            [family("g", "", MetricType::GAUGE, vec![gauge(&[], f64::INFINITY), gauge(&[], f64::NEG_INFINITY)])];
-        assert_eq!(encode(&families).as_deref(), Ok("# TYPE g gauge\ng +Inf\ng -Inf\n"));
-        assert_eq!(encode(&Registry::new().gather()).as_deref(), Ok(""));
-    }
-}
+mod tests;

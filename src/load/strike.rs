@@ -57,7 +57,8 @@ impl Strike {
             Ok(Answer { status, expected: false }) => Outcome::bad_status(*status),
             Err(fault) => Outcome::failed(fault.reason),
         };
-        self.lane.ledger.finish(outcome, end_ns - self.due_ns, end_ns - sent_ns, trace);
+        let traced = trace.trace_id().map(|trace_id| (trace_id, clock::unix_ms()));
+        self.lane.ledger.finish_traced(outcome, end_ns - self.due_ns, end_ns - sent_ns, trace, traced);
         self.finished = true;
         if let Some(reason) = outcome.failure {
             self.log(reason, result, trace, end_ns);

@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::Counter;
+use super::exemplar::{Exemplar, Slot};
 
 /// What all histograms of the process share: resolution and classic boundaries.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +109,8 @@ struct Cells {
     max_ns: Counter,
     zero: Counter,
     classic: Box<[Counter]>,
+    /// One for each classic bucket, `+Inf` included; there once a traced value was recorded.
+    exemplars: OnceLock<Box<[Slot]>>,
     /// Octaves in groups, since the values of one target lie close together.
     groups: [OnceLock<Box<Group>>; Shape::OCTAVES / OCTAVES_PER_GROUP],
 }
@@ -124,6 +127,18 @@ fn counters(count: usize) -> Box<[Counter]> {
 impl Histogram {
     /// Counts a duration. `shape` is the same at every call.
     pub fn record(&self, shape: &Shape, value_ns: u64) {
+        self.count(shape, value_ns);
+    }
+
+    /// Counts a duration by which its bucket may be known from now on.
+    pub fn record_traced(&self, shape: &Shape, exemplar: Exemplar) {
+        let (cells, bucket) = self.count(shape, exemplar.value_ns);
+        let slots = cells.exemplars.get_or_init(|| (0..=shape.bounds.len()).map(|_| Slot::default()).collect());
+        slots[bucket].offer(exemplar);
+    }
+
+    /// Returns the cells, and the position of the classic bucket.
+    fn count(&self, shape: &Shape, value_ns: u64) -> (&Cells, usize) {
         let cells = self.0.get_or_init(|| {
             Box::new(Cells {
                 count: Counter::default(),
@@ -131,6 +146,7 @@ impl Histogram {
                 max_ns: Counter::default(),
                 zero: Counter::default(),
                 classic: counters(shape.bounds.len()),
+                exemplars: OnceLock::new(),
                 groups: [const { OnceLock::new() }; Shape::OCTAVES / OCTAVES_PER_GROUP],
             })
         });
@@ -149,6 +165,7 @@ impl Histogram {
             }
             None => cells.zero.add(1),
         }
+        (cells, bucket)
     }
 
     /// A copy of the cells; consistent when taken inside the cut in which the writer records.
@@ -172,7 +189,15 @@ impl Histogram {
             zero: cells.zero.get(),
             classic: cells.classic.iter().map(Counter::get).collect(),
             native,
+            exemplars: cells.exemplars(),
         }
+    }
+}
+
+impl Cells {
+    fn exemplars(&self) -> Vec<(usize, Exemplar)> {
+        let slots = self.exemplars.get().into_iter().flatten().enumerate();
+        slots.filter_map(|(bucket, slot)| Some((bucket, slot.get()?))).collect()
     }
 }
 
@@ -191,6 +216,8 @@ pub struct HistogramSnapshot {
     pub classic: Vec<u64>,
     /// Values in each native bucket that has any: index (see [`Shape::upper_bound`]) and count, rising.
     pub native: Vec<(i32, u64)>,
+    /// A request for each classic bucket that has one: position (that of `+Inf` is behind all bounds), rising.
+    pub exemplars: Vec<(usize, Exemplar)>,
 }
 
 impl HistogramSnapshot {
@@ -208,6 +235,13 @@ impl HistogramSnapshot {
             match self.native.binary_search_by_key(&index, |&(index, _)| index) {
                 Ok(at) => self.native[at].1 += count,
                 Err(at) => self.native.insert(at, (index, count)),
+            }
+        }
+        for &(bucket, exemplar) in &other.exemplars {
+            match self.exemplars.binary_search_by_key(&bucket, |&(bucket, _)| bucket) {
+                Ok(at) if self.exemplars[at].1.at_ms >= exemplar.at_ms => {}
+                Ok(at) => self.exemplars[at].1 = exemplar,
+                Err(at) => self.exemplars.insert(at, (bucket, exemplar)),
             }
         }
     }
@@ -285,6 +319,32 @@ mod tests {
     fn an_untouched_histogram_is_a_pointer() {
         assert!(size_of::<Histogram>() <= 16);
         assert_eq!(recorded(&Shape::new(3, &[1.0]), &[]), HistogramSnapshot::default());
+    }
+
+    #[test]
+    fn a_bucket_is_known_by_a_recent_request() {
+        let shape = Shape::new(3, &[0.001, 1.0]);
+        let histogram = Histogram::default();
+        let traced = |trace_id, value_ns, at_ms| {
+            let exemplar = Exemplar { trace_id, value_ns, at_ms };
+            histogram.record_traced(&shape, exemplar);
+            exemplar
+        };
+        histogram.record(&shape, 1);
+        assert_eq!(histogram.snapshot(&shape).exemplars, []);
+        let first = traced(1 << 100 | 1, 1_000_000, 5000);
+        traced(2, 900, 5999);
+        let slow = traced(3, 3_000_000_000, 5500);
+        assert_eq!(histogram.snapshot(&shape).exemplars, [(0, first), (2, slow)]);
+        let next = traced(4, 900, 6000);
+        let set_back = traced(5, 3_000_000_000, 100);
+        let snapshot = histogram.snapshot(&shape);
+        assert_eq!(snapshot.exemplars, [(0, next), (2, set_back)]);
+        assert_eq!((snapshot.count, snapshot.classic), (6, vec![4, 0]));
+
+        let mut merged = HistogramSnapshot { exemplars: vec![(0, first), (1, slow), (2, slow)], ..Default::default() };
+        merged.merge(&HistogramSnapshot { exemplars: vec![(0, next), (2, set_back)], ..Default::default() });
+        assert_eq!(merged.exemplars, [(0, next), (1, slow), (2, slow)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::cell::{Counter, Cut};
-use super::{Histogram, Shape, Snapshot, Wire};
+use super::{Exemplar, Histogram, Shape, Snapshot, Wire};
 use crate::outcome::{DropReason, Outcome, Reason, Stage, Trace, Verdict};
 
 /// Where every arrival of a target is, in exactly one place:
@@ -141,6 +141,18 @@ impl LedgerWriter {
     ///
     /// `latency_ns` runs from the arrival, `duration_ns` from the actual send, both to the last byte.
     pub fn finish(&self, outcome: Outcome, latency_ns: u64, duration_ns: u64, trace: &Trace) {
+        self.finish_traced(outcome, latency_ns, duration_ns, trace, None);
+    }
+
+    /// The same for a request that can be traced: by its trace id and when it ended, in milliseconds since 1970.
+    pub fn finish_traced(
+        &self,
+        outcome: Outcome,
+        latency_ns: u64,
+        duration_ns: u64,
+        trace: &Trace,
+        traced: Option<(u128, u64)>,
+    ) {
         let verdict = outcome.verdict().index();
         self.cut.write(|| {
             self.in_flight.subtract(1);
@@ -151,7 +163,13 @@ impl LedgerWriter {
             if let Some(reason) = outcome.failure {
                 self.failures[reason.index()].add(1);
             }
-            self.latency[verdict].record(&self.shape, latency_ns);
+            match traced {
+                None => self.latency[verdict].record(&self.shape, latency_ns),
+                Some((trace_id, at_ms)) => {
+                    let exemplar = Exemplar { trace_id, value_ns: latency_ns, at_ms };
+                    self.latency[verdict].record_traced(&self.shape, exemplar);
+                }
+            }
             self.duration[verdict].record(&self.shape, duration_ns);
             for stage in Stage::ALL {
                 if let Some(took_ns) = trace.took_ns(stage) {

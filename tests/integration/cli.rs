@@ -115,7 +115,7 @@ fn hit_draws_one_line_on_a_terminal_and_the_summary_below_it() {
     let end = run_on_terminal(&["hit", &origin.url("/"), "--rate", "50/s", "--duration", "1500ms"], false);
     assert_eq!(end.code, Some(0), "{end:?}");
     let (drawn, summary) = end.stdout.split_once('\n').expect("two lines");
-    assert!(drawn.starts_with("\r\u{1b}[K") && drawn.contains("75 sent, 0 failed"), "{end:?}");
+    assert!(drawn.starts_with("\r\u{1b}[K") && drawn.contains("sent 75 failed 0"), "{end:?}");
     assert!(summary.starts_with("hit (http "), "{end:?}");
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod crowd;
 mod drain;
+mod encodings;
 mod faults;
 mod harness;
 mod http2;

@@ -164,6 +164,33 @@ fn a_change_of_process_cancels_nothing() {
     assert_eq!(scrape.value("hammerd_requests_canceled_total", &[("target", "a")]), 0.0, "{}", scrape.summary());
 }
 
+/// Other buckets are other series, which count anew; the arrivals go on in step, and none is lost or doubled.
+#[test]
+fn a_target_with_other_buckets_counts_anew_and_goes_on_in_step() {
+    const PERIOD: Duration = Duration::from_millis(100);
+    let origin = Origin::start(|_| Reply::ok(""));
+    let config = |rest: &str| target("a", &origin.url("/"), "10/s", rest);
+    let mut daemon = Daemon::start(&config("buckets = [0.5]"));
+    let bounds = |scrape: &Scrape| -> Vec<f64> {
+        let latency = scrape.histogram("hammerd_request_latency_seconds", &[("target", "a")]);
+        latency.buckets.into_iter().map(|(bound, _)| bound).collect()
+    };
+    assert_eq!(bounds(&daemon.scrape_after("a", 15.0)), [0.5, 10.0, f64::INFINITY]);
+    assert!(daemon.reload_with(&config("buckets = [0.25, 0.75]\ntimeout = \"500ms\"\nnative_schema = 0")));
+    let scrape = daemon.scrape_after("a", 15.0);
+    assert_eq!(bounds(&scrape), [0.25, 0.75, f64::INFINITY]);
+    let retired = scrape.value("hammerd_retired_requests_total", &[("stage", "finished")]);
+
+    let (_, summary) = daemon.stop();
+    let finished_anew = summary["targets"]["a"]["finished"].as_f64().expect("a count");
+    let requests = origin.requests();
+    assert_eq!(retired + finished_anew, requests.len() as f64);
+    let (before, after) = requests.split_at(retired as usize);
+    let start = requests[0].at;
+    let distance = distance(phase(before, start, PERIOD), phase(after, start, PERIOD));
+    assert!(distance < 0.2, "the phase has moved by {distance} of a period");
+}
+
 /// Promise 9: however often a target changes, its requests stay below its ceiling.
 #[test]
 fn a_target_that_changes_again_and_again_stays_below_its_ceiling() {

@@ -1,7 +1,7 @@
 //! Scrapes too large for one piece.
 
 use super::*;
-use crate::export::{Exports, Vitals};
+use crate::export::{Exports, Format, Vitals};
 use crate::roster::{Roster, TargetInfo};
 use crate::stats::{LedgerWriter, Shape};
 
@@ -18,7 +18,11 @@ fn many() -> Face {
     let roster = Roster::new(shape.clone(), Vec::new());
     for number in 0..TARGETS {
         let name: Arc<str> = format!("target-{number:05}-with-a-name-that-makes-lines-long").into();
-        let info = TargetInfo { labels: [("team".to_owned(), "checkout".to_owned())].into(), ..TargetInfo::plain() };
+        let info = TargetInfo {
+            labels: [("team".to_owned(), "checkout".to_owned())].into(),
+            shape: shape.clone(),
+            ..TargetInfo::plain()
+        };
         roster.describe(&name, info);
         let (writer, ledger) = LedgerWriter::new(shape.clone());
         roster.enlist(&name, ledger);
@@ -35,7 +39,7 @@ fn steady(text: &str) -> Vec<&str> {
 
 #[track_caller]
 fn assert_whole(face: &Face, text: &str) {
-    let whole = face.exports.text().unwrap();
+    let whole = String::from_utf8(face.exports.whole(Format::Text).unwrap()).unwrap();
     assert!(whole.len() > 2 * HALF_BYTES);
     assert!(steady(text) == steady(&whole), "the pieces together are not the text");
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Value as Json, json};
 
+use super::super::Traceparent;
 use super::super::error::Mistakes;
 use super::super::node::{Node, Shape};
 use super::super::url;
@@ -76,6 +77,11 @@ word! {
 word! {
     /// The lowest version of TLS that is accepted.
     TlsVersionWord: TlsVersion
+}
+
+word! {
+    /// Whether requests carry a trace context.
+    TraceparentWord: Traceparent
 }
 
 /// A word as it was meant: 2 and 1.1 are words too.

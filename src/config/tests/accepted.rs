@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::super::section::{self, Root, Section};
-use super::super::{frozen_differences, plan, redacted, schema};
+use super::super::{Metrics, frozen_differences, plan, redacted, schema};
 use super::*;
 use crate::pace::{Process, Rate};
 
@@ -229,6 +229,24 @@ x         1/s    even        GET     http://a.example/  10s      100
 }
 
 #[test]
+fn buckets_reach_up_to_the_timeout() {
+    let text = "[defaults]\nurl = 'http://h/'\nrate = 1\nbuckets = [0.5, 2]\n\
+                [targets.plain]\ntimeout = '2s'\n\
+                [targets.slow]\ntimeout = '2500ms'\n\
+                [targets.own]\nbuckets = [1, 60]\nnative_schema = 5\n";
+    let config = accept(&inline(text));
+    let shape = |name: &str| {
+        let Metrics { buckets, native_schema } = &config.targets[name].metrics;
+        (buckets.to_vec(), *native_schema)
+    };
+    assert_eq!(shape("plain"), (vec![0.5, 2.0], 3));
+    assert_eq!(shape("slow"), (vec![0.5, 2.0, 2.5], 3));
+    assert_eq!(shape("own"), (vec![1.0, 60.0], 5));
+    assert_eq!(config.metrics.buckets.last(), Some(&10.0));
+    assert_eq!(accept(&inline(redacted(&config))).targets, config.targets);
+}
+
+#[test]
 fn what_cannot_change_live_is_named() {
     let running = accept(&inline(ONE_TARGET));
     assert_eq!(frozen_differences(&running, &running), [""; 0]);
@@ -264,6 +282,7 @@ fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
     let key = folder.write("key.pem", certified.signing_key.serialize_pem());
     let text = format!(
         "[targets.x]\nurl = 'https://h/'\nrate = 1\nbody = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n\
+         buckets = [1]\nnative_schema = 2\n\
          connect_to = 'h2:1'\ntls = {{ ca_file = {cert:?}, cert_file = {cert:?}, key_file = {key:?}, server_name = 'n' }}\n\
          pool = {{ max_connections = 5, max_requests = 6 }}\n"
     );

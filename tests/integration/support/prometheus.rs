@@ -29,6 +29,11 @@ pub(crate) type Element = (BTreeMap<String, String>, f64);
 impl Prometheus {
     /// Starts it, scraping `/metrics` of these addresses as job `hammerd`, and waits until it is ready.
     pub(crate) fn start(scrape_interval: &str, targets: &[SocketAddr]) -> Self {
+        Self::start_with("", scrape_interval, targets)
+    }
+
+    /// The same with some of its features enabled, separated by commas.
+    pub(crate) fn start_with(features: &str, scrape_interval: &str, targets: &[SocketAddr]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = directory.path().join("prometheus.yml");
@@ -43,6 +48,9 @@ impl Prometheus {
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
         command.arg(format!("--web.listen-address={address}")).arg("--log.level=warn");
+        if !features.is_empty() {
+            command.arg(format!("--enable-feature={features}"));
+        }
         let mut process = Process::serve("prometheus", &mut command);
         wait_for("readiness of Prometheus", STARTING, || match client::get(address, "/-/ready") {
             Ok(response) if response.status == 200 => Ok(()),
