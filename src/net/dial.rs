@@ -278,13 +278,12 @@ impl Dialer {
         };
         // Of a request that may take less than that, half of its time is left for the address that is known.
         let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
-        match timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await {
-            Ok(answer) => self.learn(answer, now_ns),
-            Err(_) => {
-                self.spared_until_ns.set(clock::now_ns() + SPARED_NS);
-                Ok(known.addresses)
-            }
+        let in_time = timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await;
+        if let Ok(answer) = in_time {
+            return self.learn(answer, now_ns);
         }
+        self.spared_until_ns.set(clock::now_ns() + SPARED_NS);
+        Ok(known.addresses)
     }
 
     /// Whether addresses are used without asking again. Those with a TTL are kept by the resolver, which knows it.
@@ -374,8 +373,8 @@ mod tests {
         Dialer::new(route, Arc::default(), ResolverService::new().1, ledger)
     }
 
-    fn found(addresses: &[[u8; 4]], until_ns: u64) -> Result<Addresses, Fault> {
-        Ok(Addresses { list: addresses.iter().copied().map(IpAddr::from).collect(), until_ns })
+    fn found(addresses: &[[u8; 4]], until_ns: u64) -> Addresses {
+        Addresses { list: addresses.iter().copied().map(IpAddr::from).collect(), until_ns }
     }
 
     #[test]
@@ -424,7 +423,7 @@ mod tests {
         ] {
             let (dialer, asked_ns) = (dialer(refresh, Duration::from_secs(5)), clock::now_ns());
             assert_eq!(dialer.due_ns(), None, "nothing is known yet");
-            dialer.learn(found(&[[10, 0, 0, 1]], asked_ns + ttl_s * S), asked_ns).expect("an address");
+            dialer.learn(Ok(found(&[[10, 0, 0, 1]], asked_ns + ttl_s * S)), asked_ns).expect("an address");
             assert_eq!(dialer.due_ns(), due_s.map(|due_s: u64| asked_ns + due_s * S), "{refresh:?}, {ttl_s} s");
             // One that failed is not repeated at once.
             let later_ns = asked_ns + due_s.unwrap_or(0) * S;
@@ -436,14 +435,14 @@ mod tests {
     #[test]
     fn other_addresses_are_news_once_and_a_failure_is_none() {
         let (dialer, one, two) = (dialer(Refresh::Ttl, Duration::from_secs(5)), [10, 0, 0, 1], [10, 0, 0, 2]);
-        dialer.learn(found(&[one], 0), 0).expect("an address");
+        dialer.learn(Ok(found(&[one], 0)), 0).expect("an address");
         assert!(!dialer.take_change(), "no connection can be open to another");
-        dialer.learn(found(&[one], 0), 0).expect("an address");
+        dialer.learn(Ok(found(&[one], 0)), 0).expect("an address");
         assert_eq!(*dialer.learn(Err(Reason::DnsTimeout.into()), 0).expect("what is known"), [IpAddr::from(one)]);
         let gone = dialer.learn(Err(Reason::DnsNotFound.into()), 0);
         assert!(gone.is_err_and(|fault| fault.reason == Reason::DnsNotFound));
         assert!(!dialer.take_change() && dialer.knows(Some(one.into())));
-        dialer.learn(found(&[two], 0), 0).expect("an address");
+        dialer.learn(Ok(found(&[two], 0)), 0).expect("an address");
         assert!(dialer.take_change());
         assert!(!dialer.take_change());
         assert!(!dialer.knows(Some(one.into())) && dialer.knows(Some(two.into())));

@@ -255,7 +255,6 @@ fn a_kept_connection_is_retired_when_the_answer_expires_and_leads_elsewhere() {
         let [old, new] = origins([FIRST.into(), SECOND.into()], Duration::ZERO);
         let moving = [("ttl", "ttl.test", "ttl"), ("too", "ttl.test", "ttl"), ("every", "other.test", "2s")];
         let all = [moving.as_slice(), &[("once", "other.test", "once")]].concat();
-        // One of them is used, the others idle.
         let kept = |refresh: &str| format!("dns.refresh = {refresh:?}\npool = {{ max_age = \"1h\", preconnect = 3 }}");
         let config = all.iter().map(|(name, host, refresh)| at(host, name, &old, "20/s", &kept(refresh)));
         let started = Instant::now();
@@ -288,6 +287,29 @@ fn a_kept_connection_is_retired_when_the_answer_expires_and_leads_elsewhere() {
             let expected: &[&str] = if name == "once" { &[] } else { &["address_gone"] };
             assert!(closed(&scrape, name).keys().eq(expected.iter().copied()), "{name}: {:?}", closed(&scrape, name));
         }
+    });
+}
+
+/// One that idles does not wait for its next request, which may be a day away.
+#[test]
+fn an_idle_connection_to_an_address_that_has_left_is_closed_at_once() {
+    in_private_network("an_idle_connection_to_an_address_that_has_left_is_closed_at_once", &[], || {
+        let dns = Dns::with_hosts("127.0.0.1 shop.test\n", &["--local-ttl=1"]);
+        let [old, new] = origins([FIRST.into(), SECOND.into()], Duration::ZERO);
+        let config = |rate: &str| {
+            at("shop.test", "busy", &old, "20/s", "dns.refresh = \"1s\"")
+                + &at("shop.test", "rare", &old, rate, "dns.refresh = \"5s\"\npool.idle_timeout = \"10m\"")
+        };
+        let daemon = start_with(&dns, &config("20/s"));
+        wait_came(&old, "rare", 5);
+        dns.set_hosts("127.0.0.2 shop.test\n");
+        wait_came(&new, "busy", 1);
+        // The last lookup for those that came so far is still to come.
+        assert!(daemon.reload_with(&config("1/24h")));
+        wait_until("end of the connections", PATIENCE, || old.connections_open() == 0);
+        let scrape = daemon.scrape();
+        assert!(closed(&scrape, "rare").keys().eq(["address_gone"]), "{}", scrape.summary());
+        assert_eq!(failures(&scrape, "rare"), HashMap::new());
     });
 }
 
