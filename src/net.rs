@@ -12,7 +12,7 @@ mod tls;
 
 pub use dial::{Dialer, Guard};
 pub use pool::{Pool, Pooled, Tenure};
-pub use resolve::{Manner, Question, Resolver, ResolverService};
+pub use resolve::{Addresses, Manner, Question, Resolver, ResolverService};
 pub use route::{Family, HttpVersion, Peer, PoolPolicy, Refresh, Route};
 pub use socket::{Fate, Link, Socket};
 pub use stream::Stream;

@@ -238,9 +238,10 @@ section! {
 section! {
     /// How names become addresses.
     Dns {
-        /// How often a name is looked up: "ttl" as its records expire, "once", or every so often, as in "30s".
+        /// How often a name is looked up while the target sends: "ttl" as its records expire (not more than every 5s for
+        /// connections that are open), "once", or every so often, as in "30s".
         refresh: RefreshText = "ttl",
-        /// Which addresses count: "any", "ipv4" or "ipv6".
+        /// Which addresses count: "any", "ipv4" or "ipv6". A literal of the other family is refused.
         family: FamilyWord = "any",
         /// Name servers to ask, in turn; the system's when there are none.
         servers: Servers = [],
@@ -258,7 +259,7 @@ section! {
         max_age: Span<100_000, 86_400_000_000> = "5m",
         /// A connection takes no more requests than this.
         max_requests: Count<1, 1_000_000_000>,
-        /// A connection that has idled for this long is closed.
+        /// A connection that has idled for this long, or a tenth longer, is closed.
         idle_timeout: Span<10_000, 86_400_000_000> = "55s",
         /// Connections opened on each worker before they are needed.
         preconnect: Count<0, 10_000> = 0,

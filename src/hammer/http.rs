@@ -8,6 +8,7 @@ mod connection;
 mod fault;
 mod request;
 mod road;
+mod seats;
 mod shared;
 
 use std::cell::OnceCell;

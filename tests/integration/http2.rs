@@ -1,7 +1,9 @@
 //! HTTP/2 against real servers: many requests on one connection, limits, farewells, and servers that hang or die.
 
 use std::collections::{HashMap, HashSet};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
@@ -202,19 +204,52 @@ fn a_shared_connection_serves_as_many_requests_as_it_may() {
     assert!(by_connection(&log).values().all(|requests| requests.len() <= 7), "{log:?}");
 }
 
-/// A connection that was begun beforehand and never completed does not keep requests from a server that is well again.
+/// A connection that was begun beforehand and never completed does not keep requests from the server behind it.
 #[test]
 fn a_silent_connection_opened_beforehand_does_not_hold_the_requests_up() {
-    let mut server = Nghttpd::start(&[]);
-    let url = server.url("/");
-    server.kill();
-    let silent = TcpListener::bind(server.address()).expect("its port");
+    let server = Nghttpd::start(&[]);
+    let door = Door::before(server.address());
     let rest = format!("{H2}timeout = \"100ms\"\npool = {{ preconnect = 1, connect_timeout = \"500ms\" }}");
-    let daemon = Daemon::start(&target("a", &url, "20/s", &rest));
-    let held = silent.accept().expect("the connection opened beforehand");
-    drop(silent);
-    server.restart();
+    let daemon = Daemon::start(&target("a", &format!("http://{}/", door.address), "20/s", &rest));
     let scrape = daemon.scrape_when("answers", |scrape| responses(scrape, "a", "200") >= 5.0);
     assert_ledger(&scrape);
-    drop(held);
+}
+
+/// Stands before a server: keeps who comes first waiting, for ever and without a word, and lets all others through.
+struct Door {
+    address: SocketAddr,
+    listener: Arc<TcpListener>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    fn before(server: SocketAddr) -> Self {
+        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
+        let address = listener.local_addr().expect("its address");
+        let keeper = std::thread::spawn({
+            let listener = Arc::clone(&listener);
+            move || {
+                let _first = listener.accept();
+                while let Ok((near, _)) = listener.accept() {
+                    let Ok(far) = TcpStream::connect(server) else { return };
+                    for (from, to) in [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))] {
+                        let (mut from, mut to) = (from.expect("a descriptor"), to.expect("a descriptor"));
+                        std::thread::spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(Shutdown::Write);
+                        });
+                    }
+                }
+            }
+        });
+        Self { address, listener, keeper: Some(keeper) }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Wakes the keeper on Linux.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
+        let _ = self.keeper.take().map(JoinHandle::join);
+    }
 }

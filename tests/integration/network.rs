@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
+use crate::overload::assert_rate_holds;
 use crate::support::client;
 use crate::support::dns::Dns;
 use crate::support::net::{in_private_network, ip};
@@ -59,6 +60,36 @@ fn used_up_local_ports_have_a_reason_of_their_own() {
         std::fs::write(RANGE, range).expect("the range as it was");
         origin.set_reply(|_| Reply::ok(""));
         daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 10.0);
+    });
+}
+
+/// Row 4: a connection for each request leaves its port in TIME_WAIT. Those that find none fail at once, and cost no
+/// more than others.
+#[test]
+fn a_connection_for_each_request_uses_up_local_ports_and_nothing_spins() {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    const REUSE: &str = "/proc/sys/net/ipv4/tcp_tw_reuse";
+    in_private_network("a_connection_for_each_request_uses_up_local_ports_and_nothing_spins", &[], || {
+        let origin = Origin::start(|_| Reply::ok(""));
+        let daemon = Daemon::start(&target("a", &origin.url("/"), "100/s", "pool.reuse = false"));
+        daemon.scrape_after("a", 20.0);
+        let range = std::fs::read_to_string(RANGE).expect("the range of local ports");
+        // By default a port on loopback may be used again after a second.
+        std::fs::write(REUSE, "0").expect("ports that rest");
+        std::fs::write(RANGE, "40000 40015").expect("a shorter range");
+        let before = daemon.scrape_when("ports that are used up", |scrape| {
+            let at_rest = scrape.value("hammerd_in_flight_requests", &[("target", "a")]) == 0.0;
+            at_rest && failures(scrape, "a").contains_key("local_ports")
+        });
+        let good = responses(&before, "a", "200");
+        assert_rate_holds(&daemon, "a", 100.0, Duration::from_secs(1));
+        let after = daemon.scrape();
+        assert_only_failure(&after, "a", "local_ports");
+        assert_eq!(responses(&after, "a", "200"), good, "there is no port left");
+        let cpu = |scrape: &Scrape| scrape.value("process_cpu_seconds_total", &[]);
+        assert!(cpu(&after) - cpu(&before) < 0.5, "{} s of processor time", cpu(&after) - cpu(&before));
+        std::fs::write(RANGE, range).expect("the range as it was");
+        daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 10.0);
     });
 }
 

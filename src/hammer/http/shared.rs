@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::fault;
 use super::request::Payload;
-use super::road::{Seat, Seats};
+use super::seats::{Seat, Seats};
 use crate::clock;
 use crate::net::{Fate, Fault, PoolPolicy, Stream as Link, Tenure};
 use crate::outcome::Reason;

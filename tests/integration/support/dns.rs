@@ -86,6 +86,13 @@ impl Dns {
         self.signal(Signal::CONT);
     }
 
+    /// How often it was asked for the IPv4 addresses of a name since it was started.
+    pub(crate) fn queries(&self, host: &str) -> usize {
+        let Server::Dnsmasq { process } = &self.server else { return 0 };
+        let query = format!("query[A] {host} ");
+        process.stderr().iter().filter(|line| line.contains(&query)).count()
+    }
+
     fn signal(&self, signal: Signal) {
         if let Server::Dnsmasq { process } = &self.server {
             process::signal(process.pid(), signal);
@@ -120,7 +127,7 @@ impl Dns {
             "--no-hosts",
             "--log-facility=-",
         ]);
-        command.args(["--user=root", "--bind-interfaces", "--local=/test/", "--pid-file"]);
+        command.args(["--user=root", "--bind-interfaces", "--local=/test/", "--pid-file", "--log-queries"]);
         command.arg(format!("--listen-address={}", self.address.ip())).arg(format!("--port={}", self.address.port()));
         command.args(options);
         let mut server = Process::serve("dnsmasq", &mut command);
