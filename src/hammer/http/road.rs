@@ -56,6 +56,9 @@ pub(super) struct Seats {
     taken: Cell<usize>,
     /// Told when one is given back, or an idle connection comes in, or a shared one has room.
     pub(super) freed: Notify,
+    /// As many requests as the peer took on a shared connection before it said farewell to those that ran there, as far as
+    /// it has: some servers count to ten or a hundred.
+    pub(super) quota: Cell<Option<u64>>,
 }
 
 /// Counts as a connection until it is dropped.
@@ -76,6 +79,8 @@ impl Road {
     pub(super) fn new(spec: &HttpRequest, anvil: &Anvil, max_idle: usize) -> Rc<Self> {
         let (guard, ledger) = (Arc::clone(&anvil.guard), Arc::clone(&anvil.ledger));
         let dialer = Dialer::new(spec.route.clone(), guard, anvil.resolver.clone(), Arc::clone(&ledger));
+        // Whatever was shown on another road is not in use on this one.
+        ledger.wire.certificate_not_after.set(0);
         let speaks = match (spec.version, &spec.tls) {
             (HttpVersion::Http2, _) => Speaks::Http2,
             (HttpVersion::Http1, _) | (HttpVersion::Auto, None) => Speaks::Http1,
@@ -115,6 +120,7 @@ impl Road {
 
     /// A connection for a request; `fresh` asks for a new one. Waits while the target has as many connections as it may.
     pub(super) async fn way(&self, trace: &Trace, deadline_ns: u64, fresh: bool) -> Result<Way, Fault> {
+        let mut disappointed = false;
         loop {
             let now_ns = clock::now_ns();
             if !fresh && let Some(way) = self.at_hand(now_ns) {
@@ -131,9 +137,13 @@ impl Road {
                     trace.part();
                     let failure = attempt.failure.borrow().clone();
                     match failure {
-                        Some((reason, cause)) => return Err(Fault::new(reason, cause)),
-                        None => continue,
+                        Some((reason, cause)) if disappointed => return Err(Fault::new(reason, cause)),
+                        // It may have failed just after this request came, with the time that others had given it: only
+                        // of the next one does this request see all.
+                        Some(_) => disappointed = true,
+                        None => {}
                     }
+                    continue;
                 }
             }
             let Some(seat) = self.seat() else {
@@ -159,7 +169,7 @@ impl Road {
         self.retire_unfit(now_ns);
         let shared = self.shared.borrow();
         let roomy = shared.iter().find(|connection| connection.has_room())?;
-        Some(Way::Beside(SharedStream::on(roomy, &self.seats)))
+        Some(Way::Beside(SharedStream::on(roomy)))
     }
 
     /// Lets go of shared connections that get no more requests; true when some are left.
@@ -213,7 +223,7 @@ impl Road {
         if self.version == HttpVersion::Http2 || stream.alpn() == Some(b"h2") {
             self.speaks.set(Speaks::Http2);
             let shared = Shared::open(stream, seat, Rc::clone(&self.seats), now_ns).await?;
-            let stream = SharedStream::on(&shared, &self.seats);
+            let stream = SharedStream::on(&shared);
             self.shared.borrow_mut().push(shared);
             return Ok(Way::Beside(stream));
         }
