@@ -18,6 +18,7 @@ use super::section::{self, Found, Root, Slot};
 use super::source::Files;
 use super::url::Endpoint;
 use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName};
+use crate::net::SystemRoots;
 use crate::pace::Process;
 
 /// Largest file of a header's value or a URL, in bytes.
@@ -83,6 +84,7 @@ fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BT
         origins,
         mistakes,
         files: Files::default(),
+        system_roots: SystemRoots::default(),
         headers: HeaderMap::new(),
         max_body,
         max_total_in_flight,
@@ -128,6 +130,7 @@ struct Build<'a> {
     origins: &'a Origins,
     mistakes: &'a mut Mistakes,
     files: Files,
+    system_roots: SystemRoots,
     /// The headers that every target has.
     headers: HeaderMap,
     max_body: u64,

@@ -139,17 +139,22 @@ impl HttpHammer {
                 let error = error.into_error();
                 let (never, of_stream) = (unwritten || fault::is_refusal(&error), fault::is_of_stream(&error));
                 let fault = fault::of_response(error, false);
-                if of_stream {
-                    stream.finish();
-                } else {
-                    stream.give_up(if never { CloseReason::Peer } else { CloseReason::Failed });
+                match (never, of_stream) {
+                    (true, of_stream) => stream.unseen(!of_stream),
+                    (false, true) => stream.finish(),
+                    (false, false) => stream.give_up(),
                 }
                 return if never { Sent::Never(fault) } else { Sent::Over(Err(fault)) };
             }
         };
         trace.enter(Stage::Receive, clock::now_ns());
         let (head, body) = response.into_parts();
-        let drained = drain(body, self.template.spec().max_body).await;
+        let drained = match drain(body, self.template.spec().max_body).await {
+            Err(fault) if fault.reason == Reason::Eof && stream.is_dead().await => {
+                Err(Fault::new(Reason::TimeoutBody, "a ping was not answered"))
+            }
+            drained => drained,
+        };
         trace.complete(clock::now_ns());
         stream.finish();
         self.road.keep_swept();

@@ -181,7 +181,7 @@ impl<'a> Build<'a> {
             handshake_timeout: pick(tls, defaults, |tls| &tls.handshake_timeout).ok_or(Noted)?.found.value,
             alpn: alpn.to_vec(),
         };
-        let error = match Tls::new(spec) {
+        let error = match Tls::new(spec, &self.system_roots) {
             Ok(tls) => return Ok(Some(Arc::new(tls))),
             Err(error) => error,
         };

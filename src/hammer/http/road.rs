@@ -76,6 +76,8 @@ impl Road {
     pub(super) fn new(spec: &HttpRequest, anvil: &Anvil, max_idle: usize) -> Rc<Self> {
         let (guard, ledger) = (Arc::clone(&anvil.guard), Arc::clone(&anvil.ledger));
         let dialer = Dialer::new(spec.route.clone(), guard, anvil.resolver.clone(), Arc::clone(&ledger));
+        // Whatever was shown on another road is not in use on this one.
+        ledger.wire.certificate_not_after.set(0);
         let speaks = match (spec.version, &spec.tls) {
             (HttpVersion::Http2, _) => Speaks::Http2,
             (HttpVersion::Http1, _) | (HttpVersion::Auto, None) => Speaks::Http1,
@@ -120,6 +122,7 @@ impl Road {
     /// connections as it may; first come, first served.
     pub(super) async fn way(&self, trace: &Trace, deadline_ns: u64, fresh: bool) -> Result<Way, Fault> {
         let mut turn = None;
+        let mut disappointed = false;
         loop {
             let now_ns = clock::now_ns();
             if turn.is_none() && self.seats.someone_waits() {
@@ -142,9 +145,13 @@ impl Road {
                     trace.part();
                     let failure = attempt.failure.borrow().clone();
                     match failure {
-                        Some((reason, cause)) => return Err(Fault::new(reason, cause)),
-                        None => continue,
+                        Some((reason, cause)) if disappointed => return Err(Fault::new(reason, cause)),
+                        // It may have failed just after this request came, with the time that others had given it: only
+                        // of the next one does this request see all.
+                        Some(_) => disappointed = true,
+                        None => {}
                     }
+                    continue;
                 }
             }
             let Some(seat) = self.seat() else {
@@ -182,7 +189,7 @@ impl Road {
         self.retire_unfit(now_ns);
         let shared = self.shared.borrow();
         let roomy = shared.iter().find(|connection| connection.has_room())?;
-        Some(Way::Beside(SharedStream::on(roomy, &self.seats)))
+        Some(Way::Beside(SharedStream::on(roomy)))
     }
 
     /// Lets go of shared connections that get no more requests; true when some are left.
@@ -240,7 +247,7 @@ impl Road {
         if self.version == HttpVersion::Http2 || stream.alpn() == Some(b"h2") {
             self.speaks.set(Speaks::Http2);
             let shared = Shared::open(stream, seat, Rc::clone(&self.seats), now_ns).await?;
-            let stream = SharedStream::on(&shared, &self.seats);
+            let stream = SharedStream::on(&shared);
             self.shared.borrow_mut().push(shared);
             return Ok(Way::Beside(stream));
         }

@@ -11,6 +11,9 @@ pub(super) struct Seats {
     taken: Cell<usize>,
     /// Told when one is given back, or an idle connection comes in, or a shared one has room.
     pub(super) freed: Notify,
+    /// As many requests as the peer took on a shared connection before it said farewell to those that ran there, as far as
+    /// it has: some servers count to ten or a hundred.
+    pub(super) quota: Cell<Option<u64>>,
     /// Held by the request that gets the next one. Others wait for it in the order in which they came.
     next: Mutex<()>,
     /// How many hold it or wait for it.
