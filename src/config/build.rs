@@ -347,7 +347,8 @@ impl<'a> Build<'a> {
         let path = if own.request_id_header.is_absent() { "defaults" } else { path };
         let header = own.request_id_header.or(&self.defaults.request_id_header).found()?;
         if headers.contains_key(&header.value) {
-            let text = format!("{} has a value in the headers of {name} already", quote(header.value.as_str()));
+            let shown = quote(header.value.as_str());
+            let text = format!("{shown} is in the headers of {name} too: leave it out there, or take another name");
             self.mistakes.push(header.place, join(path, "request_id_header"), text);
         }
         Some(header.value.clone())

@@ -9,6 +9,7 @@ mod support;
 
 mod addresses;
 mod admin;
+mod balancer;
 mod cli;
 mod config;
 mod crowd;
@@ -19,6 +20,7 @@ mod http2;
 mod names;
 mod network;
 mod overload;
+mod peers;
 mod platform;
 mod pool;
 mod reload;
