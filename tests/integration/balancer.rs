@@ -18,7 +18,8 @@ use crate::support::nginx::Nginx;
 use crate::support::{Daemon, let_pass, target, wait_log};
 
 const SECONDS_VARIABLE: &str = "HAMMERD_BALANCER_SECONDS";
-const DEFAULT_SECONDS: f64 = 30.0;
+/// A run takes about as many times the shortest TTL.
+const UNITS: f64 = 23.0;
 
 /// The addresses that the name has, at times.
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -29,6 +30,8 @@ const PORT: u16 = 443;
 const TARGETS: [(&str, &str); 2] = [("1.1", "HTTP/1.1"), ("2", "HTTP/2.0")];
 const MORE: &str = "process = \"burst\"\nburst = 10\nrequest_id_header = \"x-request-id\"\n";
 const RENEWED_UNTIL: (i32, u8, u8) = (2119, 2, 3);
+/// How long a name server that has failed may be left alone, and then waited for.
+const SPARED: Duration = Duration::from_secs(6);
 /// What a busy machine may add to the time within which a change is taken up.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -46,16 +49,15 @@ type Moment = u64;
 
 impl Times {
     fn chosen() -> Self {
-        let seconds = std::env::var(SECONDS_VARIABLE).map_or(DEFAULT_SECONDS, |text| text.parse().expect("seconds"));
-        let unit = (seconds / DEFAULT_SECONDS).max(1.0);
+        let asked = std::env::var(SECONDS_VARIABLE).map(|text| text.parse::<f64>().expect("seconds"));
+        let unit = asked.map_or(1.0, |seconds| seconds / UNITS).max(1.0);
         let ttl = Duration::from_secs(unit as u64);
-        Self { ttl, max_age: Duration::from_secs_f64(2.0 * unit), watched: Duration::from_secs_f64(2.5 * unit) }
+        Self { ttl, max_age: Duration::from_secs_f64(2.0 * unit), watched: Duration::from_secs_f64(2.0 * unit) }
     }
 
-    /// Within this, new addresses have their share and old ones are not in use: the age of a connection is exact to a
-    /// tenth.
-    fn taken_up(&self) -> Duration {
-        self.ttl + self.max_age.mul_f64(1.1) + SLACK
+    /// Within this after it is known, a change of addresses has reached all connections: their age is exact to a tenth.
+    fn aged(&self) -> Duration {
+        self.max_age.mul_f64(1.1) + SLACK
     }
 }
 
@@ -140,16 +142,16 @@ fn a_balancer_changes_in_every_way_and_no_request_is_lost() {
         assert_expiry(&daemon, seconds(VALID.1));
 
         dns.set_hosts(&hosts(&[FIRST, SECOND, THIRD]));
-        let_pass(times.taken_up());
+        let_pass(times.ttl + times.aged());
         let with_third = watch(&daemon, &times);
 
         dns.set_hosts(&hosts(&[SECOND, THIRD]));
-        let_pass(times.taken_up());
+        let_pass(times.ttl + times.aged());
         let without_first = watch(&daemon, &times);
 
         let new = authority.server_valid(&["shop.test"], (VALID.0, RENEWED_UNTIL));
         haproxy.reload(&new, &[second, third]);
-        let_pass(times.max_age.mul_f64(1.1) + SLACK);
+        let_pass(times.aged());
         assert_expiry(&daemon, seconds(RENEWED_UNTIL));
 
         dns.kill();
@@ -161,7 +163,7 @@ fn a_balancer_changes_in_every_way_and_no_request_is_lost() {
 
         dns.set_hosts(&hosts(&[FIRST, SECOND, THIRD]));
         dns.revive();
-        let_pass(times.taken_up());
+        let_pass(times.ttl.max(SPARED) + times.aged());
         let at_last = watch(&daemon, &times);
 
         let scrape = daemon.scrape();
