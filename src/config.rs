@@ -160,6 +160,8 @@ pub struct HttpRequest {
     pub method: http::Method,
     /// Headers as sent, `host` and `user-agent` included; one that holds a secret is marked sensitive.
     pub headers: http::HeaderMap,
+    /// The header that carries an id of its own in every request; `None` for none.
+    pub request_id_header: Option<http::HeaderName>,
     /// Body; empty for none.
     pub body: Bytes,
     /// Status codes that count as success.

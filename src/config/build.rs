@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::{Mistakes, Origins, Place, join, quote};
 use super::kind::{MAX_SIZE, ProcessWord, display_size, header_value};
@@ -153,6 +153,7 @@ impl<'a> Build<'a> {
         let body = self.body(own, &path);
         let mut headers = self.headers.clone();
         self.overlay_headers(&mut headers, own, &path);
+        let request_id_header = self.request_id_header(own, name, &headers, &path);
         let rate = own.rate.or(&defaults.rate);
         if rate.is_absent() {
             self.mistakes.push(raw.place, &path, "rate is not set, nor in [defaults]");
@@ -176,6 +177,7 @@ impl<'a> Build<'a> {
             http: Arc::new(HttpRequest {
                 method: own.method.or(&defaults.method).value()?.clone(),
                 headers: header_map(headers, &endpoint, secret_url),
+                request_id_header,
                 host: endpoint.host,
                 port: endpoint.port,
                 path: endpoint.path,
@@ -335,6 +337,24 @@ impl<'a> Build<'a> {
             value.set_sensitive(found.secret || environment || is_secret_header(name.as_str()));
             headers.insert(name.clone(), value);
         }
+    }
+
+    /// The header of the requests' ids: one that has no value of its own.
+    fn request_id_header(
+        &mut self,
+        own: &section::Target,
+        name: &TargetName,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Option<HeaderName> {
+        let path = if own.request_id_header.is_absent() { "defaults" } else { path };
+        let header = own.request_id_header.or(&self.defaults.request_id_header).found()?;
+        if headers.contains_key(&header.value) {
+            let shown = quote(header.value.as_str());
+            let text = format!("{shown} is in the headers of {name} too: leave it out there, or take another name");
+            self.mistakes.push(header.place, join(path, "request_id_header"), text);
+        }
+        Some(header.value.clone())
     }
 
     /// The text of a file without the line break at its end. An empty one is a secret that got lost.

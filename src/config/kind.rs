@@ -17,7 +17,7 @@ use crate::pace::Rate;
 
 pub(super) use connection::{ConnectTo, FamilyWord, HttpVersionWord, RefreshText, ServerName, Servers, TlsVersionWord};
 pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
-pub(super) use request::{Body, HeaderFiles, Headers, Labels, Method, Url, header_value};
+pub(super) use request::{Body, HeaderFiles, Headers, IdHeader, Labels, Method, Url, header_value};
 
 /// A kind of value.
 pub(super) trait Kind {

@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use super::TargetName;
 use super::error::{Mistakes, Place, join, quote};
 use super::kind::{
-    Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, Kind, Labels,
-    Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
+    Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, IdHeader, Kind,
+    Labels, Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
     TlsVersionWord, Url, Workers,
 };
 use super::node::{Node, Shape, Table};
@@ -184,6 +184,9 @@ section! {
         headers: Headers,
         /// Request headers whose values are kept in files, by name; read again on every reload.
         headers_file: HeaderFiles,
+        /// Name of a header that carries an id in every request, as in "x-request-id": 32 hexadecimal digits, never the
+        /// same twice, by which a request is found again in the target's log.
+        request_id_header: IdHeader,
         /// Request body.
         body: Body,
         /// File that holds the request body; read again on every reload.

@@ -19,7 +19,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use self::connection::Connection;
-use self::request::Template;
+use self::request::{Id, Ids, Template};
 use self::road::{Road, Way};
 use self::shared::Stream;
 use super::{Answer, Anvil, Forge, Hammer};
@@ -38,6 +38,8 @@ pub struct HttpHammer {
     template: Template,
     /// Made when it is first needed; `None` inside when it can't be.
     template2: OnceCell<Option<Template>>,
+    /// Of the requests, if they carry any.
+    ids: Option<Ids>,
     road: Rc<Road>,
 }
 
@@ -70,18 +72,19 @@ impl Forge for HttpForge {
             }
             None => Road::new(&spec, anvil, self.max_idle),
         };
-        Rc::new(HttpHammer { template: Template::http1(spec), template2: OnceCell::new(), road })
+        let ids = Ids::of(&spec);
+        Rc::new(HttpHammer { template: Template::http1(spec), template2: OnceCell::new(), ids, road })
     }
 }
 
 impl Hammer for HttpHammer {
     async fn strike(&self, trace: &Trace, deadline_ns: u64) -> Result<Answer, Fault> {
-        let mut resends = 0;
+        let (id, mut resends) = (self.ids.as_ref().map(Ids::draw), 0);
         loop {
             let fresh = resends >= MAX_RESENDS;
             let sent = match self.road.way(trace, deadline_ns, fresh).await? {
-                Way::Alone(connection, reused) => self.strike_alone(connection, reused, trace).await,
-                Way::Beside(stream) => self.strike_beside(stream, trace).await,
+                Way::Alone(connection, reused) => self.strike_alone(connection, reused, id, trace).await,
+                Way::Beside(stream) => self.strike_beside(stream, id, trace).await,
             };
             match sent {
                 Sent::Over(result) => return result,
@@ -94,8 +97,14 @@ impl Hammer for HttpHammer {
 
 impl HttpHammer {
     /// Over HTTP/1.1.
-    async fn strike_alone(&self, mut connection: Box<Connection>, reused: bool, trace: &Trace) -> Sent {
-        let request = self.template.request(connection.take_headers());
+    async fn strike_alone(
+        &self,
+        mut connection: Box<Connection>,
+        reused: bool,
+        id: Option<Id<'_>>,
+        trace: &Trace,
+    ) -> Sent {
+        let request = self.template.request(connection.take_headers(), id);
         let response = match connection.send(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -127,12 +136,12 @@ impl HttpHammer {
     }
 
     /// Over HTTP/2.
-    async fn strike_beside(&self, mut stream: Stream, trace: &Trace) -> Sent {
+    async fn strike_beside(&self, mut stream: Stream, id: Option<Id<'_>>, trace: &Trace) -> Sent {
         let Some(template) = self.template2.get_or_init(|| Template::http2(Arc::clone(self.template.spec()))) else {
             stream.finish();
             return Sent::Over(Err(Fault::new(Reason::Protocol, "the host header can't be an HTTP/2 authority")));
         };
-        let response = match stream.send(template.request(None)).await {
+        let response = match stream.send(template.request(None, id)).await {
             Ok(response) => response,
             Err(error) => {
                 let unwritten = error.message().is_some();

@@ -9,6 +9,7 @@ mod support;
 
 mod addresses;
 mod admin;
+mod balancer;
 mod cli;
 mod config;
 mod crowd;
@@ -20,6 +21,7 @@ mod links;
 mod names;
 mod network;
 mod overload;
+mod peers;
 mod platform;
 mod pool;
 mod reload;

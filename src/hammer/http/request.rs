@@ -1,13 +1,15 @@
 //! The request of a target, ready to be sent again and again.
 
+use std::cell::Cell;
 use std::convert::Infallible;
+use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
 
 use crate::config::HttpRequest;
@@ -50,9 +52,9 @@ impl Template {
         &self.spec
     }
 
-    /// The request. `spare` is an old response's header map, emptied: hyper turns a request's map into its response's, so
+    /// The request, with its id if it has one. `spare` is an old response's header map, emptied: hyper turns a request's map into its response's, so
     /// passing it back spares its allocations.
-    pub(super) fn request(&self, spare: Option<HeaderMap>) -> Request<Payload> {
+    pub(super) fn request(&self, spare: Option<HeaderMap>, id: Option<Id<'_>>) -> Request<Payload> {
         let mut headers = match spare {
             Some(mut headers) => {
                 headers.extend(self.spec.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -66,11 +68,53 @@ impl Template {
         if self.says_empty {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
+        if let Some((name, value)) = id.and_then(Id::header) {
+            headers.insert(name, value);
+        }
         let mut request = Request::new(Payload((!self.spec.body.is_empty()).then(|| Arc::clone(&self.spec))));
         *request.method_mut() = self.spec.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         request
+    }
+}
+
+/// Gives every request of a hammer an id of its own.
+#[derive(Debug)]
+pub(super) struct Ids {
+    header: HeaderName,
+    /// Random: what tells them from those of other hammers, here, before a reload, and anywhere else.
+    prefix: u64,
+    drawn: Cell<u64>,
+}
+
+/// The id of one request, which it keeps however often it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Id<'a> {
+    ids: &'a Ids,
+    number: u64,
+}
+
+impl Ids {
+    /// Those that a target asks for.
+    pub(super) fn of(spec: &HttpRequest) -> Option<Self> {
+        let header = spec.request_id_header.clone()?;
+        Some(Self { header, prefix: RandomState::new().hash_one(()), drawn: Cell::new(0) })
+    }
+
+    /// The next one.
+    pub(super) fn draw(&self) -> Id<'_> {
+        Id { ids: self, number: self.drawn.replace(self.drawn.get().wrapping_add(1)) }
+    }
+}
+
+impl Id<'_> {
+    /// The header that carries it: prefix and number, 16 hexadecimal digits each.
+    fn header(self) -> Option<(HeaderName, HeaderValue)> {
+        let id = u128::from(self.ids.prefix) << 64 | u128::from(self.number);
+        let digits: [u8; 32] =
+            std::array::from_fn(|place| b"0123456789abcdef"[(id >> (124 - 4 * place)) as usize & 15]);
+        Some((self.ids.header.clone(), HeaderValue::from_bytes(&digits).ok()?))
     }
 }
 
@@ -93,5 +137,43 @@ impl Body for Payload {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.0.as_ref().map_or(0, |spec| spec.body.len() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn ids() -> Ids {
+        Ids {
+            header: HeaderName::from_static("x-request-id"),
+            prefix: RandomState::new().hash_one(()),
+            drawn: Cell::new(0),
+        }
+    }
+
+    fn text(id: Id<'_>) -> String {
+        let (name, value) = id.header().expect("a header");
+        assert_eq!(name, "x-request-id");
+        value.to_str().expect("digits").to_owned()
+    }
+
+    #[test]
+    fn an_id_is_prefix_and_number_in_hexadecimal_digits() {
+        let ids = Ids { prefix: 0x0123_4567_89ab_cdef, drawn: Cell::new(0xfe), ..ids() };
+        let texts = [0; 3].map(|_| text(ids.draw()));
+        let numbers = ["00000000000000fe", "00000000000000ff", "0000000000000100"];
+        assert_eq!(texts, numbers.map(|number| format!("0123456789abcdef{number}")));
+    }
+
+    #[test]
+    fn an_id_stays_the_same_and_no_other_is_like_it() {
+        let hammers: Vec<_> = (0..100).map(|_| ids()).collect();
+        let all: Vec<_> = hammers.iter().flat_map(|ids| [ids.draw(), ids.draw(), ids.draw()]).collect();
+        let texts: HashSet<_> = all.iter().map(|id| text(*id)).collect();
+        assert_eq!(texts.len(), 300);
+        assert!(all.iter().all(|id| texts.contains(&text(*id))), "an id that changes");
     }
 }

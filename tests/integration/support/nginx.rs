@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::certificates::{Authority, Certificate};
 use super::process::{self, Process};
-use super::{PATIENCE, client, free_port, is_root, wait_for};
+use super::{PATIENCE, client, free_port, is_root, read_log, wait_for, wait_log};
 
 /// Size of `/64k`.
 pub(crate) const BIG_BODY: usize = 64 * 1024;
@@ -253,18 +253,12 @@ impl Nginx {
 
     /// All requests that have ended so far.
     pub(crate) fn log_entries(&self) -> Vec<LogEntry> {
-        let log = std::fs::read_to_string(self.log_path()).expect("the access log");
-        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        whole.lines().map(read).collect()
+        read_log(&self.log_path())
     }
 
     /// Waits until as many requests have ended, and returns the log.
     pub(crate) fn log_of(&self, count: usize) -> Vec<LogEntry> {
-        wait_for(&format!("access log of {count} requests"), PATIENCE, || {
-            let entries = self.log_entries();
-            if entries.len() >= count { Ok(entries) } else { Err(format!("{} requests", entries.len())) }
-        })
+        wait_log(count, || self.log_entries())
     }
 
     /// Stops all of its work, as a machine that hangs does: connections stay open, nothing is read.
