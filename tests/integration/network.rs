@@ -61,7 +61,7 @@ fn used_up_local_ports_have_a_reason_of_their_own() {
     });
 }
 
-/// Row 4: a connection for each request leaves its port in TIME_WAIT. Those that find none fail at once, and cost no
+/// Row 4: a connection for each request leaves its port in `TIME_WAIT`. Those that find none fail at once, and cost no
 /// more than others.
 #[test]
 fn a_connection_for_each_request_uses_up_local_ports_and_nothing_spins() {
