@@ -175,6 +175,8 @@ pub struct HttpRequest {
     pub method: http::Method,
     /// Headers as sent, `host` and `user-agent` included; one that holds a secret is marked sensitive.
     pub headers: http::HeaderMap,
+    /// The header that carries an id of its own in every request; `None` for none.
+    pub request_id_header: Option<http::HeaderName>,
     /// Whether a trace context goes with every request.
     pub traceparent: Traceparent,
     /// Body; empty for none.

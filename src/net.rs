@@ -12,11 +12,11 @@ mod tls;
 
 pub use dial::{Dialer, Guard};
 pub use pool::{Pool, Pooled, Tenure};
-pub use resolve::{Manner, Question, Resolver, ResolverService};
+pub use resolve::{Addresses, Manner, Question, Resolver, ResolverService};
 pub use route::{Family, HttpVersion, Peer, PoolPolicy, Refresh, Route};
 pub use socket::{Fate, Link, Socket};
 pub use stream::Stream;
-pub use tls::{IdentityFiles, Tls, TlsError, TlsSpec, TlsVersion, reason_of as tls_reason};
+pub use tls::{IdentityFiles, SystemRoots, Tls, TlsError, TlsSpec, TlsVersion, reason_of as tls_reason};
 
 use std::error::Error;
 

@@ -124,8 +124,8 @@ impl Entry {
             keep_or_settle(ledger, |counts| {
                 let settled = settled.get_or_insert_default();
                 settled.merge(counts);
-                // Counts go on; what was the latest lookup of a lane that is gone says nothing of now.
-                settled.wire.dns_addresses = 0;
+                // Counts go on; the latest that a lane saw which is gone says nothing of now.
+                (settled.wire.dns_addresses, settled.wire.certificate_not_after) = (0, 0);
             })
         });
     }
@@ -262,11 +262,13 @@ mod tests {
         for _ in 0..3 {
             let (writer, ledger) = LedgerWriter::new(shape.clone());
             ledger.wire.dns_addresses.set(7);
+            ledger.wire.certificate_not_after.set(1_000);
             roster.enlist("a", ledger);
             strike(&writer);
         }
         let (writer, ledger) = LedgerWriter::new(shape.clone());
         ledger.wire.dns_addresses.set(2);
+        ledger.wire.certificate_not_after.set(2_000);
         roster.enlist("a", ledger);
         strike(&writer);
         roster.describe(&name, info(2.0));
@@ -275,6 +277,7 @@ mod tests {
         assert_eq!((view.counts.finished, view.counts.responses.as_slice()), (4, [(200, 4)].as_slice()));
         assert_eq!(*view.info, info(2.0));
         assert_eq!(view.counts.wire.dns_addresses, 2, "addresses in use are those of lanes at work");
+        assert_eq!(view.counts.wire.certificate_not_after, 2_000, "and so are certificates");
         assert_eq!(roster.entries().targets["a"].ledgers.len(), 1, "ledgers without a writer are added up");
     }
 

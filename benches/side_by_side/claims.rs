@@ -138,7 +138,7 @@ fn against_peers() -> Vec<Claim> {
 
 /// Figures that are goals by themselves, and hammerd against hammerd.
 fn alone() -> Vec<Claim> {
-    use Goal::AtMost;
+    use Goal::{AtLeast, AtMost};
     let (one, many, scraped) = ("1 target", "10000 targets", "10000 targets, scraped");
     let figure = |scenario, metric, who: &str, goal| Claim {
         scenario,
@@ -157,5 +157,10 @@ fn alone() -> Vec<Claim> {
         figure("rest", Metric::Memory, "hammerd 1/s", AtMost(10.0)),
         figure("connections", Metric::PerConnection, "hammerd", AtMost(12.0)),
         figure("connections", Metric::Dropped, "hammerd", AtMost(0.0)),
+        Claim::ratio("protocols", Metric::CpuPerRequest, "http/1.1 tls", "http/1.1", Some(AtMost(1.5))),
+        Claim::ratio("protocols", Metric::CpuPerRequest, "http/2", "http/1.1", Some(AtMost(1.0))),
+        Claim::ratio("protocols", Metric::CpuPerRequest, "http/2 tls", "http/1.1 tls", Some(AtMost(1.0))),
+        figure("storm", Metric::LagWithinMs, "beside handshakes", AtLeast(99.0)),
+        Claim::ratio("storm", Metric::DeviationP99, "beside handshakes", "alone", None),
     ]
 }

@@ -48,28 +48,28 @@ pub(crate) struct Arena {
 }
 
 /// A moment of a run.
-struct Moment {
+pub(crate) struct Moment {
     at_ns: u64,
     /// CPU time of the client up to then.
-    cpu: Duration,
+    pub(crate) cpu: Duration,
 }
 
 impl Moment {
-    fn of(client: &Client) -> Result<Self> {
+    pub(crate) fn of(client: &Client) -> Result<Self> {
         Ok(Self { at_ns: now_ns(), cpu: client.cpu(|_| true)? })
     }
 }
 
 impl Arena {
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn witness(&self, delay: Duration) -> Result<Witness> {
+    pub(crate) fn witness(&self, delay: Duration) -> Result<Witness> {
         Witness::start(Some(self.cores), self.path("arrivals"), delay)
     }
 
-    fn client(&self, command: &mut Command, life: Duration) -> Result<Client> {
+    pub(crate) fn client(&self, command: &mut Command, life: Duration) -> Result<Client> {
         Client::start(Some(self.cores), command, self.path("output"), life)
     }
 
@@ -274,7 +274,7 @@ fn count_between(testimony: &Testimony, from_ns: u64, until_ns: u64) -> f64 {
     (before(until_ns) - before(from_ns)) as f64
 }
 
-fn put_window(sample: &mut Sample, testimony: &Testimony, before: &Moment, after: &Moment) {
+pub(crate) fn put_window(sample: &mut Sample, testimony: &Testimony, before: &Moment, after: &Moment) {
     let requests = count_between(testimony, before.at_ns, after.at_ns);
     let cpu_us = after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6;
     sample.put(Metric::CpuPerRequest, cpu_us / requests);

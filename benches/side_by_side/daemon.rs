@@ -43,11 +43,20 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// With its configuration in `dir`; it ends after `life`.
     pub(crate) fn new(plan: &Plan<'_>, dir: &Path, life: Duration) -> Result<Self> {
-        let (file, port) = plan.write(dir)?;
+        Ok(Self::start(plan.write(dir)?, life))
+    }
+
+    /// With one worker and these targets, and everything else at its default.
+    pub(crate) fn with_targets(targets: &str, dir: &Path, life: Duration) -> Result<Self> {
+        let text = |port| format!("{}{}", server(port), targets);
+        Ok(Self::start(write(dir, text)?, life))
+    }
+
+    fn start((file, port): (PathBuf, u16), life: Duration) -> Self {
         let mut command = Command::new(BINARY);
         command.args(["run", "--output", "json", "--log-level", "warn", "--config"]).arg(file);
         command.arg("--duration").arg(format!("{}ms", life.as_millis()));
-        Ok(Self { command, port })
+        Self { command, port }
     }
 
     /// Its metrics as text.
@@ -98,20 +107,16 @@ fn good(answer: &[u8]) -> Result<()> {
 impl Plan<'_> {
     /// Writes the configuration into `dir`, and says where it is and on which port metrics will be.
     pub(crate) fn write(&self, dir: &Path) -> Result<(PathBuf, u16)> {
-        // Free now; taken again by hammerd a moment later.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let file = dir.join("hammerd.toml");
-        fs::write(&file, self.toml(port))?;
-        Ok((file, port))
+        write(dir, |port| self.toml(port))
     }
 
     fn toml(&self, port: u16) -> String {
         let total = self.rate_per_second * self.targets as u64;
         let mut text = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\n[shutdown]\nlinger = \"0s\"\n\
-             [engine]\nworkers = 1\ncoalesce = \"{}\"\n\
+            "{}coalesce = \"{}\"\n\
              [limits]\nmax_total_rate = \"{total}/s\"\nmax_total_in_flight = {}\n\
              [defaults]\nurl = \"{}\"\nrate = \"{}/s\"\nmax_in_flight = {}\n",
+            server(port),
             self.coalesce,
             (self.max_in_flight * self.targets).clamp(10_000, 1_000_000),
             self.url,
@@ -124,6 +129,20 @@ impl Plan<'_> {
         }
         text
     }
+}
+
+/// The beginning of every configuration, which ends in the section `engine`.
+fn server(port: u16) -> String {
+    format!("[server]\nlisten = \"127.0.0.1:{port}\"\n[shutdown]\nlinger = \"0s\"\n[engine]\nworkers = 1\n")
+}
+
+/// Writes a configuration into `dir`, and says where it is and on which port metrics will be.
+fn write(dir: &Path, text: impl Fn(u16) -> String) -> Result<(PathBuf, u16)> {
+    // Free now; taken again by hammerd a moment later.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let file = dir.join("hammerd.toml");
+    fs::write(&file, text(port))?;
+    Ok((file, port))
 }
 
 /// The sum over all series of a metric, whose name is followed by labels or a space.

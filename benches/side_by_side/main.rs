@@ -13,6 +13,7 @@ mod guard;
 mod peers;
 mod plots;
 mod process;
+mod protocols;
 mod report;
 mod sample;
 mod schedule;
@@ -69,7 +70,7 @@ struct BenchArgs {
     /// One short round of everything: a look, not a measurement
     #[arg(long)]
     quick: bool,
-    /// Only these clients, by name: hammerd, floor, wrk, ...
+    /// Only these clients, by name: hammerd, floor, wrk, ..., or one setting of them: "hammerd 250us"
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these scenarios
@@ -104,6 +105,10 @@ enum Scenario {
     Rest,
     /// 10,000 requests in flight
     Connections,
+    /// CPU per request over TLS and HTTP/2
+    Protocols,
+    /// A plain target beside 500 TLS handshakes a second
+    Storm,
 }
 
 fn main() -> Result<()> {

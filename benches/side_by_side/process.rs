@@ -42,7 +42,7 @@ fn spawn(cores: Option<Cores>, command: &mut Command) -> Result<Child> {
 }
 
 /// A child that does not outlive its owner.
-struct Guarded(Child);
+pub(crate) struct Guarded(pub(crate) Child);
 
 impl Drop for Guarded {
     fn drop(&mut self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::contest::{Arena, Contestant};
 use crate::peers::PEERS;
 use crate::process::{Cores, Result};
+use crate::protocols::Way;
 use crate::sample::{Metric, Sample, Samples};
 use crate::stats::largest_held;
 use crate::{BenchArgs, Scenario, report, sys};
@@ -70,6 +71,12 @@ impl<'a> Session<'a> {
         if wanted(Scenario::Rest) || wanted(Scenario::Connections) {
             self.rest_and_connections(rounds, if quick { 5 } else { args.rest_seconds.max(1) })?;
         }
+        if wanted(Scenario::Protocols) {
+            self.protocols(rounds, seconds)?;
+        }
+        if wanted(Scenario::Storm) {
+            self.storm(rounds, seconds)?;
+        }
         Ok(())
     }
 
@@ -80,9 +87,9 @@ impl<'a> Session<'a> {
     /// hammerd and floor at each of `coalesce_us`, side by side.
     fn own(&self, coalesce_us: &[u64]) -> Vec<Contestant> {
         let both = |&coalesce_us| [Contestant::Hammerd { coalesce_us }, Contestant::Floor { coalesce_us }];
-        let wanted = |contestant: &Contestant| match contestant {
-            Contestant::Hammerd { .. } => self.wants("hammerd"),
-            _ => self.wants("floor"),
+        let wanted = |contestant: &Contestant| {
+            let kind = if matches!(contestant, Contestant::Hammerd { .. }) { "hammerd" } else { "floor" };
+            self.wants(kind) || self.wants(&contestant.name())
         };
         coalesce_us.iter().flat_map(both).filter(wanted).collect()
     }
@@ -175,6 +182,28 @@ impl<'a> Session<'a> {
             let mut sample = Sample::new("connections", "hammerd", round);
             self.arena.in_flight(&mut sample, MANY, rest_mb)?;
             self.keep(sample);
+        }
+        Ok(())
+    }
+
+    fn protocols(&mut self, rounds: usize, seconds: u64) -> Result<()> {
+        for round in 0..if self.wants("hammerd") { rounds } else { 0 } {
+            for way in Way::ALL {
+                let mut sample = Sample::new("protocols", way.name(), round);
+                self.arena.protocol(&mut sample, way, seconds)?;
+                self.keep(sample);
+            }
+        }
+        Ok(())
+    }
+
+    fn storm(&mut self, rounds: usize, seconds: u64) -> Result<()> {
+        for round in 0..if self.wants("hammerd") { rounds } else { 0 } {
+            for (who, storm) in [("alone", false), ("beside handshakes", true)] {
+                let mut sample = Sample::new("storm", who, round);
+                self.arena.storm(&mut sample, storm, seconds)?;
+                self.keep(sample);
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! From what was written to what holds: defaults applied, files read, keys that depend on each other compared.
 
 mod connection;
+mod headers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,17 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, USER_AGENT};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
+use self::headers::header_map;
 use super::error::{Mistakes, Origins, Place, join, quote};
-use super::kind::{MAX_SIZE, ProcessWord, display_size, header_value};
+use super::kind::{MAX_SIZE, ProcessWord, display_size};
 use super::node::HIDDEN;
 use super::rates::{display_total, total};
 use super::section::{self, Found, Root, Slot};
 use super::source::Files;
 use super::url::Endpoint;
-use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName, Traceparent};
+use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName};
+use crate::net::SystemRoots;
 use crate::pace::Process;
 
 /// Largest file of a header's value or a URL, in bytes.
@@ -85,6 +87,7 @@ fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BT
         origins,
         mistakes,
         files: Files::default(),
+        system_roots: SystemRoots::default(),
         headers: HeaderMap::new(),
         max_body,
         max_total_in_flight,
@@ -132,6 +135,7 @@ struct Build<'a> {
     origins: &'a Origins,
     mistakes: &'a mut Mistakes,
     files: Files,
+    system_roots: SystemRoots,
     /// The headers that every target has.
     headers: HeaderMap,
     max_body: u64,
@@ -154,7 +158,8 @@ impl<'a> Build<'a> {
         let body = self.body(own, &path);
         let mut headers = self.headers.clone();
         self.overlay_headers(&mut headers, own, &path);
-        let traceparent = self.traceparent(own, name, &headers, &path);
+        let request_id_header = self.request_id_header(own, name, &headers, &path);
+        let traceparent = self.traceparent(own, name, &headers, request_id_header.as_ref(), &path);
         let rate = own.rate.or(&defaults.rate);
         if rate.is_absent() {
             self.mistakes.push(raw.place, &path, "rate is not set, nor in [defaults]");
@@ -180,6 +185,7 @@ impl<'a> Build<'a> {
             http: Arc::new(HttpRequest {
                 method: own.method.or(&defaults.method).value()?.clone(),
                 headers: header_map(headers, &endpoint, secret_url),
+                request_id_header,
                 traceparent: traceparent?,
                 host: endpoint.host,
                 port: endpoint.port,
@@ -324,61 +330,6 @@ impl<'a> Build<'a> {
         Some(max.value.min(self.max_total_in_flight) as usize)
     }
 
-    /// Lays a section's headers over those that are there.
-    fn overlay_headers(&mut self, headers: &mut HeaderMap, raw: &section::Target, path: &str) {
-        let (none, no_file) = (HeaderMap::default(), HeaderMap::default());
-        let inline = raw.headers.value().unwrap_or(&none);
-        let files = raw.headers_file.value().unwrap_or(&no_file);
-        for (name, file) in files {
-            let key = join(&join(path, "headers_file"), name.as_str());
-            match inline.get(name) {
-                Some(inline) if inline.place.layer > file.place.layer => continue,
-                Some(inline) if inline.place.layer == file.place.layer => {
-                    self.mistakes.push(file.place, key, "set in headers too; leave one out");
-                    continue;
-                }
-                _ => {}
-            }
-            let Some(text) = self.secret_text(file, &key) else { continue };
-            match header_value(&text) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    headers.insert(name.clone(), value);
-                }
-                Err(why) => {
-                    let text = format!("its content (not shown) is not accepted: {why}");
-                    self.mistakes.push(file.place, key, text);
-                }
-            }
-        }
-        for (name, found) in inline {
-            if files.get(name).is_some_and(|file| file.place.layer >= found.place.layer) {
-                continue;
-            }
-            let mut value = found.value.clone();
-            let environment = self.origins.is_environment(found.place);
-            value.set_sensitive(found.secret || environment || is_secret_header(name.as_str()));
-            headers.insert(name.clone(), value);
-        }
-    }
-
-    /// The trace context's header must not have a value of its own.
-    fn traceparent(
-        &mut self,
-        own: &section::Target,
-        name: &TargetName,
-        headers: &HeaderMap,
-        path: &str,
-    ) -> Option<Traceparent> {
-        let path = if own.traceparent.is_absent() { "defaults" } else { path };
-        let word = own.traceparent.or(&self.defaults.traceparent).found()?;
-        if word.value != Traceparent::Off && headers.contains_key("traceparent") {
-            let text = format!("the headers of {name} have a traceparent already; leave one out");
-            self.mistakes.push(word.place, join(path, "traceparent"), text);
-        }
-        Some(word.value)
-    }
-
     /// The text of a file without the line break at its end. An empty one is a secret that got lost.
     fn secret_text(&mut self, file: &Found<PathBuf>, key: &str) -> Option<String> {
         let bytes = self.read(file, key, MAX_SECRET)?;
@@ -405,22 +356,4 @@ impl<'a> Build<'a> {
         let path = if file.secret { HIDDEN.to_owned() } else { quote(&file.value.to_string_lossy()) };
         self.mistakes.push(file.place, key, format!("{path} can't be used: {why}"));
     }
-}
-
-/// The headers as they are sent: `host` first.
-fn header_map(headers: HeaderMap, endpoint: &Endpoint, secret_url: bool) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(headers.len() + 2);
-    let mut authority = endpoint.authority.clone();
-    authority.set_sensitive(secret_url);
-    map.insert(HOST, authority);
-    map.insert(USER_AGENT, HeaderValue::from_static(concat!("hammerd/", env!("CARGO_PKG_VERSION"))));
-    map.extend(headers);
-    map
-}
-
-/// Whether a header of this name holds a secret by custom.
-fn is_secret_header(name: &str) -> bool {
-    const PARTS: [&str; 9] =
-        ["auth", "cookie", "token", "secret", "password", "api-key", "apikey", "credential", "signature"];
-    PARTS.iter().any(|part| name.contains(part))
 }

@@ -19,7 +19,7 @@ pub(super) use connection::{
     ConnectTo, FamilyWord, HttpVersionWord, RefreshText, ServerName, Servers, TlsVersionWord, TraceparentWord,
 };
 pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
-pub(super) use request::{Body, HeaderFiles, Headers, Labels, Method, Url, header_value};
+pub(super) use request::{Body, HeaderFiles, Headers, IdHeader, Labels, Method, Url, header_value};
 
 /// A kind of value.
 pub(super) trait Kind {

@@ -8,8 +8,8 @@ use serde_json::{Value as Json, json};
 use super::TargetName;
 use super::error::{Mistakes, Place, join, quote};
 use super::kind::{
-    Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, Kind, Labels,
-    Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
+    Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, IdHeader, Kind,
+    Labels, Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
     TlsVersionWord, TraceparentWord, Url, Workers,
 };
 use super::node::{Node, Shape, Table};
@@ -185,6 +185,9 @@ section! {
         headers: Headers,
         /// Request headers whose values are kept in files, by name; read again on every reload.
         headers_file: HeaderFiles,
+        /// Name of a header that carries an id in every request, as in "x-request-id": 32 hexadecimal digits, never the
+        /// same twice, by which a request is found again in the target's log.
+        request_id_header: IdHeader,
         /// Whether every request carries a trace context of its own in the header traceparent: "off", "unsampled", or
         /// "sampled", which asks the target to record each. The trace ids stand at the latency buckets as exemplars.
         traceparent: TraceparentWord = "off",
@@ -246,9 +249,10 @@ section! {
 section! {
     /// How names become addresses.
     Dns {
-        /// How often a name is looked up: "ttl" as its records expire, "once", or every so often, as in "30s".
+        /// How often a name is looked up while the target sends: "ttl" as its records expire (not more than every 5s for
+        /// connections that are open), "once", or every so often, as in "30s".
         refresh: RefreshText = "ttl",
-        /// Which addresses count: "any", "ipv4" or "ipv6".
+        /// Which addresses count: "any", "ipv4" or "ipv6". A literal of the other family is refused.
         family: FamilyWord = "any",
         /// Name servers to ask, in turn; the system's when there are none.
         servers: Servers = [],
@@ -266,7 +270,7 @@ section! {
         max_age: Span<100_000, 86_400_000_000> = "5m",
         /// A connection takes no more requests than this.
         max_requests: Count<1, 1_000_000_000>,
-        /// A connection that has idled for this long is closed.
+        /// A connection that has idled for this long, or a tenth longer, is closed.
         idle_timeout: Span<10_000, 86_400_000_000> = "55s",
         /// Connections opened on each worker before they are needed.
         preconnect: Count<0, 10_000> = 0,

@@ -95,6 +95,7 @@ impl fmt::Debug for HttpRequest {
             .field("method", &self.method)
             .field("url", &self.shown_url())
             .field("headers", &self.headers)
+            .field("request_id_header", &self.request_id_header)
             .field("body_bytes", &self.body.len())
             .field("expect_status", &self.expect_status)
             .field("max_body", &self.max_body)
@@ -155,6 +156,9 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target, usual: &Metrics) 
         }
     }
     toml.text("method", http.method.as_str());
+    if let Some(header) = &http.request_id_header {
+        toml.text("request_id_header", header.as_str());
+    }
     toml.text("traceparent", http.traceparent.label());
     if http.secret_body {
         toml.text("body", SECRET);

@@ -71,7 +71,7 @@ catalogue! {
     DNS_ADDRESSES = GAUGE "hammerd_dns_addresses" ["target"]
         "Addresses that the last successful lookup gave; 0 for an address literal.";
     CERTIFICATE_NOT_AFTER = GAUGE "hammerd_tls_peer_certificate_not_after_timestamp_seconds" ["target"]
-        "When the certificate that the target showed last expires, in Unix time; no series before it showed one.";
+        "When the certificate that the target showed last expires, in Unix time: the earliest, where workers were shown several; no series before one was.";
     INSECURE = GAUGE "hammerd_tls_insecure_skip_verify" ["target"]
         "1 for a target whose certificate is not checked, 0 for others over TLS.";
     RETIRED = COUNTER "hammerd_retired_requests_total" ["stage"]

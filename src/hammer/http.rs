@@ -6,8 +6,10 @@
 
 mod connection;
 mod fault;
+mod mark;
 mod request;
 mod road;
+mod seats;
 mod shared;
 
 use std::cell::OnceCell;
@@ -18,6 +20,7 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use self::connection::Connection;
+use self::mark::{Mark, Marks};
 use self::request::Template;
 use self::road::{Road, Way};
 use self::shared::Stream;
@@ -37,6 +40,8 @@ pub struct HttpHammer {
     template: Template,
     /// Made when it is first needed; `None` inside when it can't be.
     template2: OnceCell<Option<Template>>,
+    /// Of the requests, if they carry any.
+    marks: Option<Marks>,
     road: Rc<Road>,
 }
 
@@ -69,18 +74,22 @@ impl Forge for HttpForge {
             }
             None => Road::new(&spec, anvil, self.max_idle),
         };
-        Rc::new(HttpHammer { template: Template::http1(spec), template2: OnceCell::new(), road })
+        let marks = Marks::of(&spec);
+        Rc::new(HttpHammer { template: Template::http1(spec), template2: OnceCell::new(), marks, road })
     }
 }
 
 impl Hammer for HttpHammer {
     async fn strike(&self, trace: &Trace, deadline_ns: u64) -> Result<Answer, Fault> {
-        let mut resends = 0;
+        let (mark, mut resends) = (self.marks.as_ref().map(Marks::draw), 0);
+        if let Some(trace_id) = mark.and_then(Mark::trace_id) {
+            trace.identify(trace_id);
+        }
         loop {
             let fresh = resends >= MAX_RESENDS;
             let sent = match self.road.way(trace, deadline_ns, fresh).await? {
-                Way::Alone(connection, reused) => self.strike_alone(connection, reused, trace).await,
-                Way::Beside(stream) => self.strike_beside(stream, trace).await,
+                Way::Alone(connection, reused) => self.strike_alone(connection, reused, mark, trace).await,
+                Way::Beside(stream) => self.strike_beside(stream, mark, trace).await,
             };
             match sent {
                 Sent::Over(result) => return result,
@@ -93,8 +102,14 @@ impl Hammer for HttpHammer {
 
 impl HttpHammer {
     /// Over HTTP/1.1.
-    async fn strike_alone(&self, mut connection: Box<Connection>, reused: bool, trace: &Trace) -> Sent {
-        let request = self.template.request(connection.take_headers());
+    async fn strike_alone(
+        &self,
+        mut connection: Box<Connection>,
+        reused: bool,
+        mark: Option<Mark<'_>>,
+        trace: &Trace,
+    ) -> Sent {
+        let request = self.template.request(connection.take_headers(), mark);
         let response = match connection.send(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -126,29 +141,34 @@ impl HttpHammer {
     }
 
     /// Over HTTP/2.
-    async fn strike_beside(&self, mut stream: Stream, trace: &Trace) -> Sent {
+    async fn strike_beside(&self, mut stream: Stream, mark: Option<Mark<'_>>, trace: &Trace) -> Sent {
         let Some(template) = self.template2.get_or_init(|| Template::http2(Arc::clone(self.template.spec()))) else {
             stream.finish();
             return Sent::Over(Err(Fault::new(Reason::Protocol, "the host header can't be an HTTP/2 authority")));
         };
-        let response = match stream.send(template.request(None)).await {
+        let response = match stream.send(template.request(None, mark)).await {
             Ok(response) => response,
             Err(error) => {
                 let unwritten = error.message().is_some();
                 let error = error.into_error();
                 let (never, of_stream) = (unwritten || fault::is_refusal(&error), fault::is_of_stream(&error));
                 let fault = fault::of_response(error, false);
-                if of_stream {
-                    stream.finish();
-                } else {
-                    stream.give_up(if never { CloseReason::Peer } else { CloseReason::Failed });
+                match (never, of_stream) {
+                    (true, of_stream) => stream.unseen(!of_stream),
+                    (false, true) => stream.finish(),
+                    (false, false) => stream.give_up(),
                 }
                 return if never { Sent::Never(fault) } else { Sent::Over(Err(fault)) };
             }
         };
         trace.enter(Stage::Receive, clock::now_ns());
         let (head, body) = response.into_parts();
-        let drained = drain(body, self.template.spec().max_body).await;
+        let drained = match drain(body, self.template.spec().max_body).await {
+            Err(fault) if fault.reason == Reason::Eof && stream.is_dead().await => {
+                Err(Fault::new(Reason::TimeoutBody, "a ping was not answered"))
+            }
+            drained => drained,
+        };
         trace.complete(clock::now_ns());
         stream.finish();
         self.road.keep_swept();

@@ -14,19 +14,23 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Duration, timeout};
 
-use super::{Fault, Link, Manner, Peer, Question, Refresh, Resolver, Route, Socket};
+use super::{Addresses, Fault, Link, Manner, Peer, Question, Refresh, Resolver, Route, Socket};
 use crate::clock;
 use crate::outcome::{Reason, Stage, Trace};
 use crate::stats::Ledger;
 
-/// How long one address may take to answer while others are left to try: this, or its share of the time that is left.
+/// How long one address may take to answer while others are left to try, or its share of the time that is left.
 const ATTEMPT_BUDGET: Duration = Duration::from_millis(1500);
 /// How long a lookup may take while there are addresses that worked before.
 const STALE_LOOKUP_BUDGET: Duration = Duration::from_secs(1);
-/// How long a resolver that failed is not asked while there are such addresses.
+/// How long a resolver that failed is not asked again while there are such addresses.
 const SPARED_NS: u64 = 5_000_000_000;
+/// How long connections that are kept rely on an answer, however soon its records expire.
+const MIN_TTL_NS: u64 = 5_000_000_000;
 /// How long an address that failed comes last.
 const DEAD_NS: u64 = 10_000_000_000;
+/// An address that was silent for this long is taken for dead: the SYN or its answer would have crossed any ocean.
+const SILENCE: Duration = Duration::from_millis(250);
 
 /// Descriptors that no connection of a target takes, so that scrapes and reloads find some: a quarter of them all, at
 /// most this many.
@@ -50,11 +54,12 @@ impl Guard {
     }
 }
 
-/// Addresses, and when they were looked up.
+/// Addresses, when they were looked up and when their records expire.
 #[derive(Debug, Clone)]
 struct Known {
     addresses: Arc<[IpAddr]>,
     since_ns: u64,
+    until_ns: u64,
 }
 
 /// Opens connections along one route, for one target on one worker.
@@ -68,8 +73,12 @@ pub struct Dialer {
     ledger: Arc<Ledger>,
     /// The latest addresses that a lookup gave; used when the resolver fails.
     last_good: RefCell<Option<Known>>,
+    /// Whether it gave others than before, and nobody has asked yet.
+    changed: Cell<bool>,
     /// Until when the resolver, which failed, is not asked as long as there are addresses.
     spared_until_ns: Cell<u64>,
+    /// Until when the name is not looked up again for connections that are kept, since a lookup failed.
+    retry_ns: Cell<u64>,
     /// Addresses that failed, and until when others go first.
     dead: RefCell<Vec<(IpAddr, u64)>>,
     /// Counts dials: each begins with the next address in turn, the first one anywhere, so that a fleet of us does not
@@ -101,7 +110,9 @@ impl Dialer {
             resolver,
             ledger,
             last_good: RefCell::new(None),
+            changed: Cell::new(false),
             spared_until_ns: Cell::new(0),
+            retry_ns: Cell::new(0),
             dead: RefCell::default(),
         }
     }
@@ -122,6 +133,55 @@ impl Dialer {
         match (address, &*last_good) {
             (Some(address), Some(known)) => known.addresses.contains(&address),
             _ => true,
+        }
+    }
+
+    /// Whether the addresses have changed since this was last asked.
+    pub fn take_change(&self) -> bool {
+        self.changed.take()
+    }
+
+    /// When connections that are kept need the name looked up again, on the clock of [`crate::clock`]; `None` for never.
+    pub fn due_ns(&self) -> Option<u64> {
+        let last_good = self.last_good.borrow();
+        let known = last_good.as_ref()?;
+        let due_ns = match self.route.refresh {
+            Refresh::Ttl => known.until_ns.max(known.since_ns + MIN_TTL_NS),
+            Refresh::Every(interval) => known.since_ns + interval.as_nanos() as u64,
+            Refresh::Once => return None,
+        };
+        Some(due_ns.max(self.retry_ns.get()))
+    }
+
+    /// Looks the name up, and holds on to nothing meanwhile; the answer is for [`learn`](Self::learn).
+    pub fn inquire(&self) -> impl Future<Output = Result<Addresses, Fault>> + use<> {
+        let (resolver, question) = (self.resolver.clone(), self.question.clone());
+        async move { resolver.lookup(&question).await }
+    }
+
+    /// Takes up what a lookup that began at `asked_ns` came to, and returns the addresses to use. Those that are known
+    /// stay in use while the resolver fails.
+    pub fn learn(&self, answer: Result<Addresses, Fault>, asked_ns: u64) -> Result<Arc<[IpAddr]>, Fault> {
+        let mut last_good = self.last_good.borrow_mut();
+        let fault = match answer {
+            Ok(Addresses { list: addresses, until_ns }) => {
+                self.ledger.wire.dns_addresses.set(addresses.len() as u64);
+                if last_good.as_ref().is_some_and(|before| before.addresses != addresses) {
+                    self.changed.set(true);
+                }
+                *last_good = Some(Known { addresses: Arc::clone(&addresses), since_ns: asked_ns, until_ns });
+                return Ok(addresses);
+            }
+            Err(fault) => fault,
+        };
+        let retry_ns = clock::now_ns() + SPARED_NS;
+        self.retry_ns.set(retry_ns);
+        match &*last_good {
+            Some(known) if fault.reason != Reason::DnsNotFound => {
+                self.spared_until_ns.set(retry_ns);
+                Ok(Arc::clone(&known.addresses))
+            }
+            _ => Err(fault),
         }
     }
 
@@ -148,14 +208,17 @@ impl Dialer {
         let mut last = Fault::new(Reason::Denied, "all its addresses lie in denied networks");
         for attempt in 0..admitted.len() {
             let address = SocketAddr::new(admitted[attempt], port);
-            let others_left = admitted.len() - attempt - 1;
-            match connect(address, others_left, deadline_ns).await {
+            let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
+            let budget = budget(left, admitted.len() - attempt - 1);
+            match connect(address, budget).await {
                 Ok(stream) => {
                     self.dead.borrow_mut().retain(|(dead, _)| *dead != address.ip());
                     return Ok(stream);
                 }
                 Err(fault) => {
-                    self.note_failure(address.ip(), fault.reason);
+                    if self.is_to_blame(fault.reason, budget, admitted.len()) {
+                        self.note_failure(address.ip());
+                    }
                     last = fault;
                 }
             }
@@ -178,10 +241,20 @@ impl Dialer {
         addresses
     }
 
-    fn note_failure(&self, address: IpAddr, reason: Reason) {
-        if matches!(reason, Reason::LocalFds | Reason::LocalPorts) {
-            return;
+    /// Whether a failed attempt speaks against its address, one of `count`. Silence does only if the attempt had time for
+    /// an answer, or half of its share where shares are shorter: the request may have come with hardly any left.
+    fn is_to_blame(&self, reason: Reason, budget: Duration, count: usize) -> bool {
+        match reason {
+            Reason::ConnectRefused | Reason::ConnectUnreachable => true,
+            Reason::ConnectTimeout => {
+                let share = self.route.connect_timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+                budget >= SILENCE.min(share / 2)
+            }
+            _ => false,
         }
+    }
+
+    fn note_failure(&self, address: IpAddr) {
         let now_ns = clock::now_ns();
         let mut dead = self.dead.borrow_mut();
         dead.retain(|(other, until_ns)| *other != address && now_ns < *until_ns);
@@ -200,28 +273,17 @@ impl Dialer {
             return Ok(Arc::clone(&known.addresses));
         }
         trace.enter(Stage::Dns, now_ns);
-        let looked_up = if known.is_none() {
-            self.resolver.lookup(&self.question).await
-        } else {
-            // Of a request that may take less than that, half of its time is left for the address that is known.
-            let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
-            match timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Reason::DnsTimeout.into()),
-            }
+        let Some(known) = known else {
+            return self.learn(self.resolver.lookup(&self.question).await, now_ns);
         };
-        match (looked_up, known) {
-            (Ok(addresses), _) => {
-                self.ledger.wire.dns_addresses.set(addresses.len() as u64);
-                *self.last_good.borrow_mut() = Some(Known { addresses: Arc::clone(&addresses), since_ns: now_ns });
-                Ok(addresses)
-            }
-            (Err(fault), Some(known)) if fault.reason != Reason::DnsNotFound => {
-                self.spared_until_ns.set(clock::now_ns() + SPARED_NS);
-                Ok(known.addresses)
-            }
-            (Err(fault), _) => Err(fault),
+        // Of a request that may take less than that, half of its time is left for the address that is known.
+        let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
+        let in_time = timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await;
+        if let Ok(answer) = in_time {
+            return self.learn(answer, now_ns);
         }
+        self.spared_until_ns.set(clock::now_ns() + SPARED_NS);
+        Ok(known.addresses)
     }
 
     /// Whether addresses are used without asking again. Those with a TTL are kept by the resolver, which knows it.
@@ -234,14 +296,17 @@ impl Dialer {
     }
 }
 
-async fn connect(address: SocketAddr, others_left: usize, deadline_ns: u64) -> Result<TcpStream, Fault> {
-    let connecting = async { socket_for(address)?.connect(address).await };
-    let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
-    let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
-    let budget = match u32::try_from(others_left) {
+/// How long one attempt may take of the time that is left, when so many other addresses are.
+fn budget(left: Duration, others_left: usize) -> Duration {
+    match u32::try_from(others_left) {
         Ok(0) => left,
         others_left => (left / others_left.map_or(u32::MAX, |others| others + 1)).min(ATTEMPT_BUDGET),
-    };
+    }
+}
+
+async fn connect(address: SocketAddr, budget: Duration) -> Result<TcpStream, Fault> {
+    let connecting = async { socket_for(address)?.connect(address).await };
+    let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
     let connected = timeout(budget, connecting).await.map_err(|_| too_slow())?;
     let stream = connected.map_err(|error| Fault::new(reason_of(&error), format!("{address}: {error}")))?;
     // Refused only on a socket that is dead already, which the first write will tell better.
@@ -296,6 +361,92 @@ fn reason_of(error: &io::Error) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::{Family, ResolverService};
+    use crate::stats::{LedgerWriter, Shape};
+
+    const S: u64 = 1_000_000_000;
+
+    fn dialer(refresh: Refresh, connect_timeout: Duration) -> Dialer {
+        let peer = Peer::Tcp { host: "shop.test".to_owned(), port: 80 };
+        let route = Route { peer, family: Family::Any, refresh, servers: vec![], connect_timeout };
+        let ledger = LedgerWriter::new(Shape::new(3, &[])).1;
+        Dialer::new(route, Arc::default(), ResolverService::new().1, ledger)
+    }
+
+    fn found(addresses: &[[u8; 4]], until_ns: u64) -> Addresses {
+        Addresses { list: addresses.iter().copied().map(IpAddr::from).collect(), until_ns }
+    }
+
+    #[test]
+    fn silence_speaks_against_an_address_only_when_it_had_the_time_to_answer() {
+        let (patient, hasty) = (Duration::from_secs(5), Duration::from_millis(100));
+        for (reason, budget_ms, connect_timeout, blamed) in [
+            (Reason::ConnectRefused, 0, patient, true),
+            (Reason::ConnectUnreachable, 0, patient, true),
+            (Reason::ConnectTimeout, 0, patient, false),
+            (Reason::ConnectTimeout, 249, patient, false),
+            (Reason::ConnectTimeout, 250, patient, true),
+            // Half of the half that each of two addresses has.
+            (Reason::ConnectTimeout, 24, hasty, false),
+            (Reason::ConnectTimeout, 25, hasty, true),
+            (Reason::LocalPorts, 1000, patient, false),
+            (Reason::LocalFds, 1000, patient, false),
+            (Reason::Io, 1000, patient, false),
+        ] {
+            let dialer = dialer(Refresh::Once, connect_timeout);
+            let budget = Duration::from_millis(budget_ms);
+            assert_eq!(dialer.is_to_blame(reason, budget, 2), blamed, "{reason:?} after {budget:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_failed_comes_last_for_a_while() {
+        let dialer = dialer(Refresh::Once, Duration::from_secs(5));
+        let all = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3]].map(IpAddr::from);
+        let now_ns = clock::now_ns();
+        assert_eq!(dialer.in_order(all.to_vec(), 4, now_ns), [all[1], all[2], all[0]]);
+        dialer.note_failure(all[1]);
+        assert_eq!(dialer.in_order(all.to_vec(), 4, now_ns), [all[2], all[0], all[1]]);
+        assert_eq!(dialer.in_order(all.to_vec(), 4, now_ns + 11 * S), [all[1], all[2], all[0]]);
+    }
+
+    #[test]
+    fn a_name_is_due_when_its_records_have_expired_or_when_the_refresh_says_so() {
+        let every = Refresh::Every(Duration::from_secs(2));
+        for (refresh, ttl_s, due_s) in [
+            (Refresh::Ttl, 60, Some(60)),
+            (Refresh::Ttl, 1, Some(5)),
+            (Refresh::Ttl, 0, Some(5)),
+            (every, 60, Some(2)),
+            (every, 0, Some(2)),
+            (Refresh::Once, 0, None),
+        ] {
+            let (dialer, asked_ns) = (dialer(refresh, Duration::from_secs(5)), clock::now_ns());
+            assert_eq!(dialer.due_ns(), None, "nothing is known yet");
+            dialer.learn(Ok(found(&[[10, 0, 0, 1]], asked_ns + ttl_s * S)), asked_ns).expect("an address");
+            assert_eq!(dialer.due_ns(), due_s.map(|due_s: u64| asked_ns + due_s * S), "{refresh:?}, {ttl_s} s");
+            // One that failed is not repeated at once.
+            let later_ns = asked_ns + due_s.unwrap_or(0) * S;
+            dialer.learn(Err(Reason::DnsFailed.into()), later_ns).expect("what is known");
+            assert!(dialer.due_ns().is_none_or(|due_ns| due_ns >= asked_ns + 5 * S));
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_news_once_and_a_failure_is_none() {
+        let (dialer, one, two) = (dialer(Refresh::Ttl, Duration::from_secs(5)), [10, 0, 0, 1], [10, 0, 0, 2]);
+        dialer.learn(Ok(found(&[one], 0)), 0).expect("an address");
+        assert!(!dialer.take_change(), "no connection can be open to another");
+        dialer.learn(Ok(found(&[one], 0)), 0).expect("an address");
+        assert_eq!(*dialer.learn(Err(Reason::DnsTimeout.into()), 0).expect("what is known"), [IpAddr::from(one)]);
+        let gone = dialer.learn(Err(Reason::DnsNotFound.into()), 0);
+        assert!(gone.is_err_and(|fault| fault.reason == Reason::DnsNotFound));
+        assert!(!dialer.take_change() && dialer.knows(Some(one.into())));
+        dialer.learn(Ok(found(&[two], 0)), 0).expect("an address");
+        assert!(dialer.take_change());
+        assert!(!dialer.take_change());
+        assert!(!dialer.knows(Some(one.into())) && dialer.knows(Some(two.into())));
+    }
 
     fn networks(texts: &[&str]) -> Vec<IpNet> {
         texts.iter().map(|text| text.parse().expect("a network")).collect()

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
 
 use super::PoolPolicy;
 use crate::stats::CloseReason;
@@ -120,12 +121,22 @@ impl<C: Pooled> Pool<C> {
         }
     }
 
-    /// Closes every idle connection whose time has come; true when some are left.
-    pub fn sweep(&self, now_ns: u64) -> bool {
+    /// How long the next sweep can wait: until the oldest has idled for long enough, and at least for a tenth of what one
+    /// may idle. So nothing idles for more than a tenth longer than it may.
+    pub fn pause(&self, now_ns: u64) -> Duration {
+        let may_idle = self.policy.get().idle_timeout;
+        let since_ns = self.idle.borrow().front().map_or(0, |(_, since_ns)| *since_ns);
+        may_idle.saturating_sub(Duration::from_nanos(now_ns.saturating_sub(since_ns))).max(may_idle / 10)
+    }
+
+    /// Closes every idle connection whose time has come, or whose address is not `known` any more; true when some are
+    /// left.
+    pub fn sweep(&self, now_ns: u64, known: impl Fn(&C) -> bool) -> bool {
         let (policy, mut idle) = (self.policy.get(), self.idle.borrow_mut());
         for _ in 0..idle.len() {
             let Some((connection, since_ns)) = idle.pop_front() else { break };
-            match Self::ended(&connection, since_ns, now_ns, &policy) {
+            let gone = || (!known(&connection)).then_some(CloseReason::AddressGone);
+            match Self::ended(&connection, since_ns, now_ns, &policy).or_else(gone) {
                 Some(reason) => connection.close(reason),
                 None => idle.push_back((connection, since_ns)),
             }
@@ -150,7 +161,6 @@ impl<C: Pooled> Drop for Pool<C> {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -221,11 +231,54 @@ mod tests {
         for (fake, put_s) in fakes.into_iter().zip([0, 5, 9]) {
             pool.put(fake, put_s * 1_000_000_000);
         }
-        assert!(pool.sweep(10_000_000_000), "all three have idled for ten seconds at most");
+        assert!(pool.sweep(10_000_000_000, |_| true), "all three have idled for ten seconds at most");
         assert!(closed.borrow().is_empty());
-        assert!(pool.sweep(16_000_000_000));
+        assert!(pool.sweep(16_000_000_000, |_| true));
         assert_eq!(*closed.borrow(), [(0, CloseReason::Idle), (1, CloseReason::Idle)]);
-        assert!(!pool.sweep(30_000_000_000), "nothing is left");
+        assert!(!pool.sweep(30_000_000_000, |_| true), "nothing is left");
+    }
+
+    #[test]
+    fn a_sweep_closes_what_leads_to_an_address_that_is_gone() {
+        let (fakes, closed) = fakes(3);
+        let pool = Pool::new(9, POLICY);
+        for fake in fakes {
+            pool.put(fake, 0);
+        }
+        assert!(pool.sweep(1, |fake| fake.name != 1));
+        assert_eq!(*closed.borrow(), [(1, CloseReason::AddressGone)]);
+        assert_eq!(pool.take(1).map(|fake| fake.name), Some(2));
+    }
+
+    #[test]
+    fn nothing_idles_for_more_than_a_tenth_longer_than_it_may_and_sweeps_are_few() {
+        const MS: u64 = 1_000_000;
+        let (fakes, closed) = fakes(60);
+        let pool = Pool::new(60, POLICY);
+        let put_ns = |name: u32| u64::from(name) * 150 * MS;
+        for fake in fakes {
+            let name = fake.name;
+            pool.put(fake, put_ns(name));
+        }
+        let (mut now_ns, mut sweeps, mut gone) = (put_ns(59), 0, 0);
+        loop {
+            now_ns += pool.pause(now_ns).as_nanos() as u64;
+            sweeps += 1;
+            let left = pool.sweep(now_ns, |_| true);
+            for (name, reason) in &closed.borrow()[gone..] {
+                let idled_ms = (now_ns - put_ns(*name)) / MS;
+                assert!((10_000..=11_000).contains(&idled_ms), "{name} had idled for {idled_ms} ms");
+                assert_eq!(*reason, CloseReason::Idle);
+            }
+            gone = closed.borrow().len();
+            if !left {
+                break;
+            }
+        }
+        assert_eq!(gone, 60);
+        assert!(sweeps <= 12, "{sweeps} sweeps");
+        pool.adapt(60, PoolPolicy { idle_timeout: Duration::from_secs(5), ..POLICY });
+        assert_eq!(pool.pause(now_ns), Duration::from_millis(500), "what is kept elsewhere is looked at too");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::{Family, Fault};
+use crate::clock;
 use crate::outcome::Reason;
 
 /// How long "no such name" is believed: a zone may say a day, but a target should be back as soon as its name is.
@@ -26,9 +27,18 @@ const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// Questions that may wait for the service.
 const MAX_WAITING_QUERIES: usize = 1024;
 
-type Answer = Result<Arc<[IpAddr]>, Fault>;
+type Answer = Result<Addresses, Fault>;
 /// A question, and what became of it.
-type Lookup = (Question, Result<Vec<IpAddr>, NetError>);
+type Lookup = (Question, Result<Addresses, NetError>);
+
+/// What a name leads to.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// All that were asked for, each once, in the same order whenever they are the same.
+    pub list: Arc<[IpAddr]>,
+    /// When its records expire, on the clock of [`crate::clock`].
+    pub until_ns: u64,
+}
 
 /// What is asked, and whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +72,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// All addresses that were asked for, at least one, each once, in the same order whenever they are the same.
+    /// The addresses that were asked for, at least one.
     pub async fn lookup(&self, question: &Question) -> Answer {
         let (answer, answered) = oneshot::channel();
         let query = Query { question: question.clone(), answer };
@@ -134,17 +144,21 @@ impl ResolverService {
         let (hickory, question) = (hickory.clone(), query.question);
         self.lookups.spawn(async move {
             let result = hickory.lookup_ip(&*question.host).await;
-            (question, result.map(|addresses| in_order(addresses.iter())))
+            let addresses = result.map(|found| Addresses {
+                list: in_order(found.iter()).into(),
+                until_ns: on_our_clock(found.valid_until()),
+            });
+            (question, addresses)
         });
     }
 
-    fn answer(&mut self, question: &Question, result: &Result<Vec<IpAddr>, NetError>) {
+    fn answer(&mut self, question: &Question, result: &Result<Addresses, NetError>) {
         for waiting in self.waiting.remove(question).unwrap_or_default() {
             let answer = match result {
-                Ok(addresses) if addresses.is_empty() => {
+                Ok(addresses) if addresses.list.is_empty() => {
                     Err(Fault::new(Reason::DnsFailed, "the answer has no address"))
                 }
-                Ok(addresses) => Ok(Arc::from(addresses.as_slice())),
+                Ok(addresses) => Ok(addresses.clone()),
                 Err(error) => Err(Fault::new(reason_of(error), error.to_string())),
             };
             let _ = waiting.send(answer);
@@ -182,6 +196,11 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
         connection.port = address.port();
     }
     server
+}
+
+fn on_our_clock(instant: Instant) -> u64 {
+    let left = instant.saturating_duration_since(Instant::now());
+    clock::now_ns().saturating_add(left.as_nanos() as u64)
 }
 
 /// Addresses in an order of their own. Name servers turn theirs with every answer, and whoever takes turns among them

@@ -1,7 +1,7 @@
 //! Where connections of a target go, and how long they are kept: plain values, as the configuration has them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +48,17 @@ labels! {
     }
 }
 
+impl Family {
+    /// Whether this address does.
+    pub fn counts(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+}
+
 /// How often a name is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
@@ -70,7 +81,7 @@ pub struct PoolPolicy {
     pub max_age: Duration,
     /// A connection takes no more requests than this; `None` for any number.
     pub max_requests: Option<u64>,
-    /// A connection that has idled for this long is closed.
+    /// A connection that has idled for this long, or a tenth longer, is closed.
     pub idle_timeout: Duration,
     /// Connections opened before the first arrival.
     pub preconnect: usize,

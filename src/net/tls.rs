@@ -1,22 +1,23 @@
 //! TLS: whom we trust, who we are, and what came of a handshake.
 //!
-//! Trust comes from the system's roots, or from the Mozilla list built in where the system has none; a CA file replaces
-//! both. Sessions are resumed, but at least once an hour the peer has to show its certificate again, so that one which
+//! Trust comes from the system's roots, read again with the configuration, or from the Mozilla list built in where the
+//! system has none; a CA file replaces both. Sessions are resumed, but at least once an hour the peer has to show its certificate again, so that one which
 //! expired or was replaced is noticed; and our own is shown again as soon as it has changed.
 
 mod identity;
 mod verifier;
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use tokio::time::timeout;
@@ -89,9 +90,14 @@ pub enum TlsError {
     Key(String),
 }
 
+/// The system's roots as a load of the configuration finds them: read once for it, and only if a target needs them.
+#[derive(Default)]
+pub struct SystemRoots(OnceCell<Arc<RootCertStore>>);
+
 /// Secures connections of one target; shared by its workers.
 pub struct Tls {
     spec: TlsSpec,
+    roots: Arc<RootCertStore>,
     name: ServerName<'static>,
     identity: Option<Arc<Identity>>,
     in_use: Mutex<InUse>,
@@ -107,16 +113,16 @@ struct InUse {
 
 impl Tls {
     /// Checks a specification and prepares what it says.
-    pub fn new(spec: TlsSpec) -> Result<Self, TlsError> {
+    pub fn new(spec: TlsSpec, system: &SystemRoots) -> Result<Self, TlsError> {
         let name = ServerName::try_from(spec.server_name.clone());
         let name = name.map_err(|error| TlsError::ServerName(error.to_string()))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let peer_not_after = Arc::new(AtomicU64::new(0));
         let roots = match &spec.ca {
             Some((_, pem)) => roots_of(pem)?,
-            None => Arc::clone(&SYSTEM_ROOTS),
+            None => system.get(),
         };
-        let judge = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+        let judge = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build();
         let judge = judge.map_err(|error| TlsError::Ca(error.to_string()))?;
         let verifier = Verifier::new(judge, spec.insecure_skip_verify, Arc::clone(&peer_not_after));
         let versions: &[_] = match spec.min_version {
@@ -137,7 +143,7 @@ impl Tls {
         config.alpn_protocols = spec.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.resumption = if spec.resumption { sessions() } else { Resumption::disabled() };
         let in_use = Mutex::new(InUse { config: Arc::new(config), identity: 0, since_ns: clock::now_ns() });
-        Ok(Self { spec, name, identity, in_use, peer_not_after })
+        Ok(Self { spec, roots, name, identity, in_use, peer_not_after })
     }
 
     /// What it was made from.
@@ -182,15 +188,30 @@ fn sessions() -> Resumption {
     Resumption::in_memory_sessions(2)
 }
 
-/// The system's roots, or the built-in ones; read once.
-static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+/// What the loads so far have found.
+static LATEST_ROOTS: Mutex<Option<Arc<RootCertStore>>> = Mutex::new(None);
+
+impl SystemRoots {
+    /// The system's roots, or the built-in ones where there have never been any. As long as they hold the same they are the
+    /// same, so that who compares need not look inside.
+    fn get(&self) -> Arc<RootCertStore> {
+        let read = || {
+            let mut found = RootCertStore::empty();
+            found.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let mut latest = LATEST_ROOTS.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(latest) = &*latest
+                && (found.is_empty() || found.roots == latest.roots)
+            {
+                return Arc::clone(latest);
+            }
+            if found.is_empty() {
+                found.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+            Arc::clone(latest.insert(Arc::new(found)))
+        };
+        Arc::clone(self.0.get_or_init(read))
     }
-    Arc::new(roots)
-});
+}
 
 fn roots_of(pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
@@ -206,7 +227,25 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     match certificates {
         Ok(certificates) if certificates.is_empty() => Err("it holds no certificate in PEM".to_owned()),
         Ok(certificates) => Ok(certificates),
-        Err(error) => Err(format!("it is not valid PEM: {error}")),
+        Err(error) => Err(format!("it is not valid PEM: {}", pem_fault(&error))),
+    }
+}
+
+fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a section begins in no way that is known".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Why a PEM text holds no key that can be used.
+fn key_fault(key: &[u8]) -> &'static str {
+    // In the name of the section, or, in the older way, in a line below it.
+    if key.windows(9).any(|word| word == b"ENCRYPTED") {
+        "it is encrypted, and nobody is there to tell the passphrase: it must be stored decrypted"
+    } else {
+        "it holds no private key in PEM"
     }
 }
 
@@ -217,13 +256,13 @@ fn certified_key(
     key: &[u8],
 ) -> Result<Arc<rustls::sign::CertifiedKey>, TlsError> {
     let chain = certificates(cert).map_err(TlsError::Cert)?;
-    let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(key);
-    let key = key.map_err(|_| TlsError::Key("it holds no private key in PEM".to_owned()))?;
+    let parsed = rustls::pki_types::PrivateKeyDer::from_pem_slice(key);
+    let key = parsed.map_err(|_| TlsError::Key(key_fault(key).to_owned()))?;
     match rustls::sign::CertifiedKey::from_der(chain, key, provider) {
         Ok(certified) => Ok(Arc::new(certified)),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::Key("it is not the key of the certificate in cert_file".to_owned()))
-        }
+        Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::Key(
+            "it is not the key of the certificate in cert_file, the first where there are several".to_owned(),
+        )),
         Err(error @ rustls::Error::InvalidCertificate(_)) => Err(TlsError::Cert(error.to_string())),
         Err(error) => Err(TlsError::Key(error.to_string())),
     }
@@ -266,7 +305,8 @@ pub fn reason_of(error: &rustls::Error) -> Reason {
 
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
-        self.spec == other.spec
+        // Those of a CA file are compared with the specification.
+        self.spec == other.spec && (self.spec.ca.is_some() || Arc::ptr_eq(&self.roots, &other.roots))
     }
 }
 

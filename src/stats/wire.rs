@@ -85,7 +85,7 @@ pub struct WireSnapshot {
     pub received_bytes: u64,
     /// Addresses in use.
     pub dns_addresses: u64,
-    /// When the peer's certificate expires, in seconds since 1970; 0 for none.
+    /// When the peer's certificate expires, in seconds since 1970, the earliest where there are several; 0 for none.
     pub certificate_not_after: u64,
     /// Connections opened so far.
     pub opened: u64,
@@ -101,11 +101,30 @@ impl WireSnapshot {
         self.sent_bytes += other.sent_bytes;
         self.received_bytes += other.received_bytes;
         self.dns_addresses = self.dns_addresses.max(other.dns_addresses);
-        self.certificate_not_after = self.certificate_not_after.max(other.certificate_not_after);
+        self.certificate_not_after = match (self.certificate_not_after, other.certificate_not_after) {
+            (0, seen) | (seen, 0) => seen,
+            (one, another) => one.min(another),
+        };
         self.opened += other.opened;
         self.open += other.open;
         for (total, part) in self.closed.iter_mut().zip(other.closed) {
             *total += part;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who is warned of an expiry wants to know of the first one, and nothing of workers that have seen none.
+    #[test]
+    fn of_several_certificates_the_one_that_expires_first_counts() {
+        for (seen, shown) in [([0, 0], 0), ([0, 7], 7), ([7, 0], 7), ([9, 7], 7), ([7, 9], 7)] {
+            let [mut one, other] =
+                seen.map(|certificate_not_after| WireSnapshot { certificate_not_after, ..WireSnapshot::default() });
+            one.merge(&other);
+            assert_eq!(one.certificate_not_after, shown, "of {seen:?}");
         }
     }
 }

@@ -31,6 +31,31 @@ pub(crate) fn assert_only_failure(scrape: &Scrape, target: &str, reason: &str) {
     );
 }
 
+/// How many good answers make a target that has been ill a healthy one.
+const GOOD: f64 = 10.0;
+
+/// Checks, right after it has been healed, that each of these targets recovers within a retry period: what fails from here
+/// on was under way already, or is no more than `rate` per second brings in that period.
+#[track_caller]
+pub(crate) fn assert_recover(daemon: &Daemon, targets: &[&str], rate: f64, retry_period: Duration) -> Scrape {
+    let failed = |scrape: &Scrape, name: &str| scrape.sum("hammerd_request_failures_total", &[("target", name)]);
+    let healed = daemon.scrape();
+    let after = daemon.scrape_when("good answers of every target", |scrape| {
+        targets.iter().all(|name| responses(scrape, name, "200") >= responses(&healed, name, "200") + GOOD)
+    });
+    for name in targets {
+        let under_way = healed.value("hammerd_in_flight_requests", &[("target", name)]);
+        let (most, more) =
+            (under_way + rate * retry_period.as_secs_f64(), failed(&after, name) - failed(&healed, name));
+        assert!(
+            more <= most,
+            "{more} more failures of {name} than when it was healed, not {most}\n{}",
+            after.summary()
+        );
+    }
+    after
+}
+
 /// Checks that each target's failures were logged, by fewer lines than there were failures.
 #[track_caller]
 pub(crate) fn assert_logged_sparingly(daemon: &Daemon, scrape: &Scrape, target: &str, reason: &str) {
@@ -127,9 +152,8 @@ fn every_broken_answer_has_its_one_reason_and_the_next_good_one_is_good() {
     assert!(descriptors < 40 + cases.len() * 6, "{descriptors} descriptors");
 
     origin.set_reply(|_| Reply::ok("well again"));
-    daemon.scrape_when("good answers of every target", |scrape| {
-        cases.iter().all(|(name, _, _)| responses(scrape, name, "200") >= 3.0)
-    });
+    let names: Vec<_> = cases.iter().map(|(name, ..)| *name).collect();
+    assert_recover(&daemon, &names, 10.0, Duration::from_millis(400));
     // A healthy connection is kept; those that were given up are closed.
     wait_until("end of the abandoned connections", PATIENCE, || origin.connections_open() <= cases.len());
 }
@@ -145,8 +169,8 @@ fn a_closed_port_is_connect_refused_until_it_opens() {
     assert_eq!(scrape.value("hammerd_connections_opened_total", &[("target", "a")]), 0.0);
 
     let origin = Origin::start_at(address, |_| Reply::ok(""));
-    origin.wait_requests(3);
-    daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 3.0);
+    origin.wait_requests(1);
+    assert_recover(&daemon, &["a"], 20.0, Duration::ZERO);
 }
 
 /// Row 2.
@@ -158,6 +182,11 @@ fn an_address_that_never_answers_is_connect_timeout() {
     assert_only_failure(&scrape, "a", "connect_timeout");
     let latency = scrape.histogram("hammerd_request_latency_seconds", &[("target", "a"), ("outcome", "failed")]);
     assert!(latency.sum >= 0.3 * latency.count, "{latency:?}: a timeout takes as long as the timeout");
+
+    let address = hole.address();
+    drop(hole);
+    let _healed = Origin::start_at(address, |_| Reply::ok(""));
+    assert_recover(&daemon, &["a"], 10.0, Duration::from_millis(300));
 }
 
 /// Row 17: memory does not grow with what a target sends.
@@ -265,6 +294,8 @@ fn a_storm_of_errors_is_counted_by_code_and_leaves_the_rate_alone() {
     let scheduled = |name| scrape.value("hammerd_requests_scheduled_total", &[("target", name)]);
     assert!((scheduled("calm") - scheduled("storm")).abs() <= 1.0, "{}", scrape.summary());
     assert_eq!(failures(&scrape, "calm"), HashMap::new());
+    origin.set_reply(|_| Reply::ok(""));
+    assert_recover(&daemon, &["storm", "calm"], 50.0, Duration::ZERO);
 }
 
 /// Row 26, and codes that are no final answer.
@@ -276,6 +307,8 @@ fn a_status_outside_the_classes_is_other() {
     assert_only_failure(&scrape, "a", "status");
     assert_eq!(responses(&scrape, "a", "other"), scrape.value("hammerd_requests_total", &[("target", "a")]));
     assert_eq!(responses(&scrape, "a", "999"), 0.0);
+    origin.set_reply(|_| Reply::ok(""));
+    assert_recover(&daemon, &["a"], 20.0, Duration::ZERO);
 }
 
 /// Row 27: the answer comes before the body has been sent, and nobody reads the rest.
@@ -289,4 +322,6 @@ fn an_early_answer_to_a_large_post_is_counted_and_its_connection_released() {
     assert_only_failure(&scrape, "a", "status");
     assert_eq!(responses(&scrape, "a", "413"), scrape.value("hammerd_requests_total", &[("target", "a")]));
     wait_until("release of the descriptors", PATIENCE, || daemon.open_descriptors() < 35);
+    origin.set_reply(|_| Reply::ok(""));
+    assert_recover(&daemon, &["a"], 10.0, Duration::ZERO);
 }

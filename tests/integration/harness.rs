@@ -1,5 +1,6 @@
 //! Tests of the parts that the other tests are built from: a witness that can't be trusted is none.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Duration;
 
@@ -297,4 +298,38 @@ fn a_private_network_has_a_loopback_and_the_routes_asked_for() {
         assert_eq!(kind("192.0.2.2:80").err(), Some(ErrorKind::PermissionDenied));
         assert_eq!(kind("192.0.2.3:80").err(), Some(ErrorKind::NetworkUnreachable));
     });
+}
+
+/// The words in backticks of a text.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// `docs/faults.md`: every reason is explained, every row of the table of faults has tests, and all of these exist.
+#[test]
+fn the_table_of_faults_names_every_reason_every_row_and_only_tests_that_exist() {
+    let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read =
+        |path: &str| std::fs::read_to_string(repository.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let page = read("docs/faults.md");
+    let cells = |line: &str| line.split(" | ").map(str::to_owned).collect::<Vec<_>>();
+    let rows: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| ")).map(cells).collect();
+
+    let explained: Vec<_> = rows.iter().filter(|row| row.len() == 3).filter_map(|row| quoted(&row[0]).next()).collect();
+    assert_eq!(explained, hammerd::outcome::Reason::LABELS, "reasons explained, and reasons that there are");
+
+    let numbered = rows.iter().filter_map(|row| Some((row[0].parse::<u32>().ok()?, row)));
+    let numbered: Vec<_> = numbered.collect();
+    let numbers: BTreeSet<u32> = numbered.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=33).chain([44, 45]).collect(), "rows");
+    for (number, row) in numbered {
+        assert_eq!(row.len(), 6, "row {number}: {row:?}");
+        let tests: Vec<_> = quoted(&row[4]).collect();
+        assert!(!tests.is_empty(), "row {number} has no test");
+        for test in tests {
+            let (module, name) = test.split_once("::").unwrap_or_else(|| panic!("row {number}: {test}"));
+            let source = read(&format!("tests/integration/{module}.rs"));
+            assert!(source.contains(&format!("#[test]\nfn {name}() {{")), "row {number}: there is no test {test}");
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! HTTP/2 against real servers: many requests on one connection, limits, farewells, and servers that hang or die.
 
 use std::collections::{HashMap, HashSet};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
+use crate::faults::{assert_logged_sparingly, assert_only_failure, assert_recover, failures, responses};
+use crate::support::dead::Blackhole;
 use crate::support::nghttpd::Nghttpd;
 use crate::support::nginx::{LogEntry, Nginx};
 use crate::support::{Daemon, Scrape, assert_ledger, target, wait_for};
@@ -119,6 +122,37 @@ fn a_server_that_says_farewell_every_few_requests_costs_none() {
     }
 }
 
+/// Row 28: what the first connections have shown holds for the next ones. Otherwise most of a hundred requests at once would
+/// be sent in vain again and again, and in the end each on a connection of its own.
+#[test]
+fn a_farewell_every_ten_requests_takes_no_more_connections_than_it_must() {
+    const EACH: f64 = 10.0;
+    let nginx = Nginx::builder().directive("keepalive_requests 10").start();
+    let rest = format!("{H2}max_in_flight = 200\nprocess = \"burst\"\nburst = 100\n");
+    let mut daemon = Daemon::start(&target("a", &nginx.h2c_url("/"), "200/s", &rest));
+    let scrape = daemon.scrape_after("a", 1000.0);
+    assert_eq!(failures(&scrape, "a"), HashMap::new());
+    let (must, may) = (finished(&scrape) / EACH, finished(&scrape) / EACH * 1.3 + EACH);
+    assert!((must..=may).contains(&opened(&scrape)), "not {must} to {may}: {}", scrape.summary());
+    assert_same_count(&mut daemon, || nginx.log_entries().len());
+    let log = nginx.log_entries();
+    assert!(by_connection(&log).values().all(|requests| requests.len() as f64 <= EACH), "{log:?}");
+}
+
+/// Row 22: what is known beforehand may be wrong.
+#[test]
+fn a_server_that_speaks_only_http1_is_protocol_where_http2_is_known_beforehand() {
+    let nginx = Nginx::start();
+    let config = target("a", &nginx.url("/"), "20/s", H2);
+    let daemon = Daemon::start(&config);
+    let failed = daemon.scrape_after("a", 10.0);
+    assert_only_failure(&failed, "a", "protocol");
+    assert_logged_sparingly(&daemon, &failed, "a", "protocol");
+    assert!(daemon.reload_with(&target("a", &nginx.url("/"), "20/s", "")));
+    let healed = assert_recover(&daemon, &["a"], 20.0, Duration::ZERO);
+    assert_only_failure(&healed, "a", "protocol");
+}
+
 /// Rows 15 and 28.
 #[test]
 fn a_frozen_server_is_timeouts_and_good_again_on_a_new_connection() {
@@ -130,10 +164,10 @@ fn a_frozen_server_is_timeouts_and_good_again_on_a_new_connection() {
     let failed = daemon.scrape_when("ten failures", |scrape| scrape.sum("hammerd_request_failures_total", &[]) >= 10.0);
     assert_only_failure(&failed, "a", "timeout_response");
     assert_logged_sparingly(&daemon, &failed, "a", "timeout_response");
-    assert!(closed(&failed, "canceled") >= 1.0, "the dead path is given up: {}", failed.summary());
+    let ends: Vec<String> = crate::pool::closed(&failed, "a").into_keys().collect();
+    assert_eq!(ends, ["canceled"], "the dead path is given up: {}", failed.summary());
     nginx.thaw();
-    let good = responses(&failed, "a", "200");
-    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 10.0);
+    let healed = assert_recover(&daemon, &["a"], 20.0, Duration::from_millis(300));
     assert_only_failure(&healed, "a", "timeout_response");
     let log = nginx.log_entries();
     assert!(log[log.len() - 1].connection > before[0].connection, "{log:?}");
@@ -156,8 +190,7 @@ fn a_ping_that_goes_unanswered_ends_the_connection() {
     let latency = failed.histogram("hammerd_request_latency_seconds", &[("target", "a"), ("outcome", "failed")]);
     assert!(latency.sum / latency.count < 30.0, "{latency:?}: not the request's own timeout");
     nginx.thaw();
-    let good = responses(&failed, "a", "200");
-    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 5.0);
+    let healed = assert_recover(&daemon, &["a"], 2.0, Duration::ZERO);
     assert_only_failure(&healed, "a", "timeout_response");
 }
 
@@ -181,11 +214,28 @@ fn a_server_that_was_killed_is_used_again_when_it_is_back() {
     assert_logged_sparingly(&daemon, &failed, "a", "connect_refused");
 
     server.restart();
-    let good = responses(&failed, "a", "200");
-    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 10.0);
+    let healed = assert_recover(&daemon, &["a"], 20.0, Duration::ZERO);
     assert_eq!(opened(&healed), 2.0);
     let connections: HashSet<u64> = server.requests().into_iter().collect();
     assert_eq!(connections.len(), 1);
+}
+
+/// Row 2: those who wait for a connection together have each the time for connecting, also who came when the others had
+/// nearly used it up.
+#[test]
+fn an_attempt_that_fails_for_others_does_not_cut_the_time_of_those_who_join_it() {
+    let dead = Blackhole::start();
+    let buckets = "[metrics]\nbuckets = [0.499, 2.0]\n";
+    let rest = format!("{H2}timeout = \"20s\"\npool.connect_timeout = \"500ms\"");
+    let daemon = Daemon::start(&(buckets.to_owned() + &target("a", &dead.url(), "20/s", &rest)));
+    let scrape = daemon.scrape_after("a", 40.0);
+    assert_only_failure(&scrape, "a", "connect_timeout");
+    let latency = scrape.histogram("hammerd_request_latency_seconds", &[("outcome", "failed")]);
+    assert_eq!((latency.count_le(0.499), latency.count_le(2.0)), (0.0, latency.count), "{latency:?}");
+    let address = dead.address();
+    drop(dead);
+    let _healed = Nghttpd::start_at(address);
+    assert_recover(&daemon, &["a"], 20.0, Duration::from_millis(500));
 }
 
 /// What the pool allows a connection holds for shared ones.
@@ -202,19 +252,52 @@ fn a_shared_connection_serves_as_many_requests_as_it_may() {
     assert!(by_connection(&log).values().all(|requests| requests.len() <= 7), "{log:?}");
 }
 
-/// A connection that was begun beforehand and never completed does not keep requests from a server that is well again.
+/// A connection that was begun beforehand and never completed does not keep requests from the server behind it.
 #[test]
 fn a_silent_connection_opened_beforehand_does_not_hold_the_requests_up() {
-    let mut server = Nghttpd::start(&[]);
-    let url = server.url("/");
-    server.kill();
-    let silent = TcpListener::bind(server.address()).expect("its port");
+    let server = Nghttpd::start(&[]);
+    let door = Door::before(server.address());
     let rest = format!("{H2}timeout = \"100ms\"\npool = {{ preconnect = 1, connect_timeout = \"500ms\" }}");
-    let daemon = Daemon::start(&target("a", &url, "20/s", &rest));
-    let held = silent.accept().expect("the connection opened beforehand");
-    drop(silent);
-    server.restart();
+    let daemon = Daemon::start(&target("a", &format!("http://{}/", door.address), "20/s", &rest));
     let scrape = daemon.scrape_when("answers", |scrape| responses(scrape, "a", "200") >= 5.0);
     assert_ledger(&scrape);
-    drop(held);
+}
+
+/// Stands before a server: keeps who comes first waiting, for ever and without a word, and lets all others through.
+struct Door {
+    address: SocketAddr,
+    listener: Arc<TcpListener>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Door {
+    fn before(server: SocketAddr) -> Self {
+        let listener = Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
+        let address = listener.local_addr().expect("its address");
+        let keeper = std::thread::spawn({
+            let listener = Arc::clone(&listener);
+            move || {
+                let _first = listener.accept();
+                while let Ok((near, _)) = listener.accept() {
+                    let Ok(far) = TcpStream::connect(server) else { return };
+                    for (from, to) in [(near.try_clone(), far.try_clone()), (Ok(far), Ok(near))] {
+                        let (mut from, mut to) = (from.expect("a descriptor"), to.expect("a descriptor"));
+                        std::thread::spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(Shutdown::Write);
+                        });
+                    }
+                }
+            }
+        });
+        Self { address, listener, keeper: Some(keeper) }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Wakes the keeper on Linux.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
+        let _ = self.keeper.take().map(JoinHandle::join);
+    }
 }

@@ -244,6 +244,101 @@ fn connections_to_an_address_that_has_left_are_retired_and_a_new_one_has_its_sha
     });
 }
 
+/// Row 9: a connection that is kept hears of a change when the answer expires, long before its age is over.
+#[test]
+fn a_kept_connection_is_retired_when_the_answer_expires_and_leads_elsewhere() {
+    in_private_network("a_kept_connection_is_retired_when_the_answer_expires_and_leads_elsewhere", &[], || {
+        // How long an answer is relied on at least.
+        const MIN_TTL: Duration = Duration::from_secs(5);
+        let hosts = |address: Ipv4Addr| format!("{address} ttl.test\n{address} other.test\n");
+        let dns = Dns::with_hosts(&hosts(FIRST), &["--local-ttl=1"]);
+        let [old, new] = origins([FIRST.into(), SECOND.into()], Duration::ZERO);
+        let moving = [("ttl", "ttl.test", "ttl"), ("too", "ttl.test", "ttl"), ("every", "other.test", "2s")];
+        let all = [moving.as_slice(), &[("once", "other.test", "once")]].concat();
+        let kept = |refresh: &str| format!("dns.refresh = {refresh:?}\npool = {{ max_age = \"1h\", preconnect = 3 }}");
+        let config = all.iter().map(|(name, host, refresh)| at(host, name, &old, "20/s", &kept(refresh)));
+        let started = Instant::now();
+        let daemon = start_with(&dns, &config.collect::<String>());
+        for (name, ..) in &all {
+            wait_came(&old, name, 5);
+        }
+        wait_until("connections", PATIENCE, || old.connections_open() >= 3 * all.len());
+        assert_eq!(new.connections_opened(), 0);
+
+        dns.set_hosts(&hosts(SECOND));
+        for (name, ..) in moving {
+            wait_came(&new, name, 5);
+        }
+        let (queries, rounds) = (dns.queries("ttl.test"), 1 + started.elapsed().as_secs() / MIN_TTL.as_secs());
+        assert!(queries as u64 <= rounds + 2, "{queries} queries in {rounds} rounds for two targets that ask alike");
+        let left_behind = moving.map(|(name, ..)| came(&old, name));
+        let stayed = came(&old, "once");
+        for (name, ..) in moving {
+            wait_came(&new, name, 25);
+        }
+        wait_came(&old, "once", stayed + 20);
+        assert_eq!(moving.map(|(name, ..)| came(&old, name)), left_behind, "the old address is still in use");
+        assert_eq!(came(&new, "once"), 0);
+        let open = |name: &str| daemon.scrape().value("hammerd_connections_open", &[("target", name)]);
+        wait_until("end of the idle ones", PATIENCE, || old.connections_open() as f64 == open("once"));
+        let scrape = daemon.scrape();
+        for (name, ..) in all {
+            assert_eq!(failures(&scrape, name), HashMap::new(), "{name}\n{}", scrape.summary());
+            let expected: &[&str] = if name == "once" { &[] } else { &["address_gone"] };
+            assert!(closed(&scrape, name).keys().eq(expected.iter().copied()), "{name}: {:?}", closed(&scrape, name));
+        }
+    });
+}
+
+/// One that idles does not wait for its next request, which may be a day away.
+#[test]
+fn an_idle_connection_to_an_address_that_has_left_is_closed_at_once() {
+    in_private_network("an_idle_connection_to_an_address_that_has_left_is_closed_at_once", &[], || {
+        let dns = Dns::with_hosts("127.0.0.1 shop.test\n", &["--local-ttl=1"]);
+        let [old, new] = origins([FIRST.into(), SECOND.into()], Duration::ZERO);
+        let config = |rate: &str| {
+            at("shop.test", "busy", &old, "20/s", "dns.refresh = \"1s\"")
+                + &at("shop.test", "rare", &old, rate, "dns.refresh = \"5s\"\npool.idle_timeout = \"10m\"")
+        };
+        let daemon = start_with(&dns, &config("20/s"));
+        wait_came(&old, "rare", 5);
+        dns.set_hosts("127.0.0.2 shop.test\n");
+        wait_came(&new, "busy", 1);
+        // The last lookup for those that came so far is still to come.
+        assert!(daemon.reload_with(&config("1/24h")));
+        wait_until("end of the connections", PATIENCE, || old.connections_open() == 0);
+        let scrape = daemon.scrape();
+        assert!(closed(&scrape, "rare").keys().eq(["address_gone"]), "{}", scrape.summary());
+        assert_eq!(failures(&scrape, "rare"), HashMap::new());
+    });
+}
+
+/// A target that has become slow asks no name server for the sake of a connection that it does not use, and lets go of
+/// it in time.
+#[test]
+fn a_name_is_looked_up_again_only_while_requests_are_sent() {
+    in_private_network("a_name_is_looked_up_again_only_while_requests_are_sent", &[], || {
+        let dns = Dns::start(&["--address=/busy.test/127.0.0.1", "--address=/rare.test/127.0.0.1"]);
+        let origin = Origin::start(|_| Reply::ok(""));
+        let config = |rate: &str| {
+            let keys = "dns.refresh = \"1s\"\npool.idle_timeout = \"5s\"";
+            at("busy.test", "busy", &origin, "20/s", keys) + &at("rare.test", "rare", &origin, rate, keys)
+        };
+        let daemon = start_with(&dns, &config("20/s"));
+        wait_until("lookups of both", PATIENCE, || dns.queries("busy.test").min(dns.queries("rare.test")) >= 3);
+        assert!(daemon.reload_with(&config("1/24h")));
+        let (busy, rare) = (dns.queries("busy.test"), dns.queries("rare.test"));
+        wait_until("more lookups", PATIENCE, || dns.queries("busy.test") >= busy + 4);
+        let asked = dns.queries("rare.test") - rare;
+        assert!(asked <= 1, "{asked} lookups for nobody");
+        let scrape = daemon.scrape_when("end of the idle connection", |scrape| {
+            scrape.value("hammerd_connections_open", &[("target", "rare")]) == 0.0
+        });
+        assert!(closed(&scrape, "rare").keys().eq(["idle"]), "{}", scrape.summary());
+        assert_eq!(failures(&scrape, "busy").len() + failures(&scrape, "rare").len(), 0, "{}", scrape.summary());
+    });
+}
+
 #[test]
 fn all_addresses_are_used_in_turn() {
     in_private_network("all_addresses_are_used_in_turn", &[], || {

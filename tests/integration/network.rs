@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
+use crate::faults::{assert_logged_sparingly, assert_only_failure, assert_recover, failures, responses};
+use crate::overload::assert_rate_holds;
 use crate::support::client;
 use crate::support::dns::Dns;
 use crate::support::net::{in_private_network, ip};
@@ -36,10 +37,8 @@ fn an_address_without_a_way_is_connect_unreachable_until_there_is_one() {
             assert!(!daemon.log_with(&[name, errno]).is_empty(), "no {errno} of {name} in the log");
         }
         assert_eq!(origin.connections_opened(), 0);
-        for (name, host, _) in cases {
-            ip(&format!("addr add {host}/32 dev lo"));
-            daemon.scrape_when("good answers", |scrape| responses(scrape, name, "200") >= 3.0);
-        }
+        cases.iter().for_each(|(_, host, _)| ip(&format!("addr add {host}/32 dev lo")));
+        assert_recover(&daemon, &cases.map(|(name, ..)| name), 5.0, Duration::ZERO);
     });
 }
 
@@ -58,7 +57,37 @@ fn used_up_local_ports_have_a_reason_of_their_own() {
         assert_logged_sparingly(&daemon, &scrape, "a", "local_ports");
         std::fs::write(RANGE, range).expect("the range as it was");
         origin.set_reply(|_| Reply::ok(""));
-        daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 10.0);
+        assert_recover(&daemon, &["a"], 50.0, Duration::from_millis(500));
+    });
+}
+
+/// Row 4: a connection for each request leaves its port in `TIME_WAIT`. Those that find none fail at once, and cost no
+/// more than others.
+#[test]
+fn a_connection_for_each_request_uses_up_local_ports_and_nothing_spins() {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    const REUSE: &str = "/proc/sys/net/ipv4/tcp_tw_reuse";
+    in_private_network("a_connection_for_each_request_uses_up_local_ports_and_nothing_spins", &[], || {
+        let origin = Origin::start(|_| Reply::ok(""));
+        let daemon = Daemon::start(&target("a", &origin.url("/"), "100/s", "pool.reuse = false"));
+        daemon.scrape_after("a", 20.0);
+        let range = std::fs::read_to_string(RANGE).expect("the range of local ports");
+        // By default a port on loopback may be used again after a second.
+        std::fs::write(REUSE, "0").expect("ports that rest");
+        std::fs::write(RANGE, "40000 40015").expect("a shorter range");
+        let before = daemon.scrape_when("ports that are used up", |scrape| {
+            let at_rest = scrape.value("hammerd_in_flight_requests", &[("target", "a")]) == 0.0;
+            at_rest && failures(scrape, "a").contains_key("local_ports")
+        });
+        let good = responses(&before, "a", "200");
+        assert_rate_holds(&daemon, "a", 100.0, Duration::from_secs(1));
+        let after = daemon.scrape();
+        assert_only_failure(&after, "a", "local_ports");
+        assert_eq!(responses(&after, "a", "200"), good, "there is no port left");
+        let cpu = |scrape: &Scrape| scrape.value("process_cpu_seconds_total", &[]);
+        assert!(cpu(&after) - cpu(&before) < 0.5, "{} s of processor time", cpu(&after) - cpu(&before));
+        std::fs::write(RANGE, range).expect("the range as it was");
+        daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 10.0);
     });
 }
 
@@ -79,7 +108,8 @@ fn without_descriptors_requests_fail_and_metrics_still_answer() {
     let warnings = daemon.log_with(&["WARN", "48"]);
     assert!(!warnings.is_empty(), "the plan exceeds the limit and nobody was told");
     origin.set_reply(|_| Reply::ok(""));
-    daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 10.0);
+    // The descriptors come free when what was asked before is given up.
+    assert_recover(&daemon, &["a"], 200.0, Duration::from_secs(1));
 }
 
 /// Row 5: neither the target's connections nor those of idle clients hold a scrape up.
@@ -132,7 +162,7 @@ fn a_name_that_does_not_exist_is_dns_not_found_until_it_does() {
         assert_only_failure(&scrape, "a", "dns_not_found");
         assert_logged_sparingly(&daemon, &scrape, "a", "dns_not_found");
         dns.restart(&["--address=/shop.test/127.0.0.1"]);
-        daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 3.0);
+        assert_recover(&daemon, &["a"], 10.0, Duration::ZERO);
         let authority = format!("shop.test:{}", origin.address().port());
         assert_eq!(origin.requests()[0].header("host"), Some(authority.as_str()));
     });
@@ -151,7 +181,7 @@ fn a_failing_name_server_is_dns_failed() {
             let scrape = daemon.scrape_after("a", 10.0);
             assert_only_failure(&scrape, "a", "dns_failed");
             dns.restart(&["--address=/shop.test/127.0.0.1"]);
-            daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 3.0);
+            assert_recover(&daemon, &["a"], 10.0, Duration::ZERO);
         });
     }
 }
@@ -200,6 +230,22 @@ fn a_silent_name_server_is_dns_timeout_and_does_not_hold_up_the_exit() {
         assert_only_failure(&scrape, "a", "dns_timeout");
         let (status, _) = daemon.stop();
         assert_eq!(status.code(), Some(0));
+    });
+}
+
+/// Row 8: a name server that speaks again is heard.
+#[test]
+fn a_name_server_that_was_silent_is_heard_as_soon_as_it_speaks() {
+    in_private_network("a_name_server_that_was_silent_is_heard_as_soon_as_it_speaks", &[], || {
+        let dns = Dns::start(&["--address=/shop.test/127.0.0.1"]);
+        let origin = Origin::start(|_| Reply::ok(""));
+        dns.freeze();
+        let daemon = start_with(&dns, &named("shop.test", &origin, "timeout = \"500ms\""));
+        let scrape = daemon.scrape_after("a", 10.0);
+        assert_only_failure(&scrape, "a", "dns_timeout");
+        assert_logged_sparingly(&daemon, &scrape, "a", "dns_timeout");
+        dns.thaw();
+        assert_recover(&daemon, &["a"], 10.0, Duration::from_millis(500));
     });
 }
 
@@ -267,7 +313,7 @@ fn a_denied_network_gets_nothing() {
     daemon.scrape_after("a", count + 10.0);
     assert_eq!(origin.connections_opened(), 0);
     assert!(daemon.reload_with(&config("allow_networks = [\"127.0.0.0/8\"]")));
-    daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 3.0);
+    assert_recover(&daemon, &["a"], 20.0, Duration::ZERO);
 }
 
 /// Row 44: also a network that is denied while connections into it are open.

@@ -135,6 +135,8 @@ fn requests_wait_for_one_of_the_connections_that_there_may_be() {
     assert_eq!(latency.count_le(0.099), 0.0, "{latency:?}");
     assert!(latency.count_le(0.199) <= latency.count / 3.0, "{latency:?}");
     assert!(latency.count_le(0.299) <= latency.count * 2.0 / 3.0, "{latency:?}");
+    let connecting = scrape.sum("hammerd_request_phase_seconds_count", &[("target", "a"), ("phase", "connect")]);
+    assert_eq!(connecting, 2.0, "those who waited for a connection did not connect");
 }
 
 #[test]

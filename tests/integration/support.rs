@@ -3,12 +3,16 @@
 //! Everything started here listens on a port of its own, is bounded in time and is ended by its process id when it
 //! goes out of scope, so that tests may run beside each other.
 
+pub(crate) mod caddy;
 pub(crate) mod certificates;
 pub(crate) mod cgroup;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod dead;
 pub(crate) mod dns;
+pub(crate) mod envoy;
+pub(crate) mod frames;
+pub(crate) mod haproxy;
 pub(crate) mod ledger;
 pub(crate) mod net;
 pub(crate) mod nghttpd;
@@ -21,8 +25,11 @@ pub(crate) mod scrape;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
 
 pub(crate) use daemon::{Daemon, target};
 pub(crate) use ledger::assert_ledger;
@@ -53,6 +60,26 @@ pub(crate) fn wait_until(what: &str, timeout: Duration, mut condition: impl FnMu
     wait_for(what, timeout, || if condition() { Ok(()) } else { Err("not yet".to_owned()) });
 }
 
+/// The whole lines of a log, each an object of JSON.
+pub(crate) fn read_log<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let log = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    whole.lines().map(read_log_line).collect()
+}
+
+/// One line of a log, an object of JSON.
+pub(crate) fn read_log_line<T: DeserializeOwned>(line: &str) -> T {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+/// Waits until a server's log has as many lines, and returns it.
+pub(crate) fn wait_log<T>(count: usize, read: impl Fn() -> Vec<T>) -> Vec<T> {
+    wait_for(&format!("log of {count} requests"), PATIENCE, || {
+        let entries = read();
+        if entries.len() >= count { Ok(entries) } else { Err(format!("{} requests", entries.len())) }
+    })
+}
+
 /// Lets a stretch of time pass because the passing itself is under test (a frozen process, a full second of traffic).
 pub(crate) fn let_pass(duration: Duration) {
     let start = Instant::now();
@@ -74,6 +101,13 @@ pub(crate) fn skip(test: &str, why: &str) {
     {
         let _ = file.write_all(line.as_bytes());
     }
+}
+
+/// A server that is no Debian package: `tests/run` installs it beside what cargo builds.
+pub(crate) fn installed(name: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_hammerd")).ancestors().map(|up| up.join("peers/bin").join(name));
+    let found = beside.into_iter().find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is not installed: tests/run does that, once"))
 }
 
 /// A port that nothing listens on, below the range that the kernel gives to outgoing connections, so that no

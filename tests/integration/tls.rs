@@ -1,31 +1,32 @@
 //! TLS against a real server: whom the daemon trusts, who it is, and what is counted when a handshake fails.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
+use crate::faults::{assert_logged_sparingly, assert_only_failure, assert_recover, failures, responses};
 use crate::support::certificates::{Authority, Certificate, EXPIRED, NOT_YET_VALID, VALID, seconds};
 use crate::support::nginx::{LogEntry, Nginx};
 use crate::support::{Daemon, PATIENCE, Scrape, target, wait_until};
 
-const EXPIRY: &str = "hammerd_tls_peer_certificate_not_after_timestamp_seconds";
+pub(crate) const EXPIRY: &str = "hammerd_tls_peer_certificate_not_after_timestamp_seconds";
 
 /// Files that a config names.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Replaces a file as a whole, and returns the line of TOML that names it for `key`.
-    fn put(&self, key: &str, name: &str, content: &str) -> String {
+    pub(crate) fn put(&self, key: &str, name: &str, content: &str) -> String {
         let next = self.path("next");
         std::fs::write(&next, content).and_then(|()| std::fs::rename(&next, self.path(name))).expect("a file");
         self.line(key, name)
@@ -36,12 +37,12 @@ impl Files {
     }
 
     /// The lines that trust this authority alone.
-    fn trust(&self, authority: &Authority) -> String {
+    pub(crate) fn trust(&self, authority: &Authority) -> String {
         self.put("ca_file", "ca.pem", authority.pem())
     }
 
     /// The lines that show this certificate.
-    fn identity(&self, certificate: &Certificate) -> String {
+    pub(crate) fn identity(&self, certificate: &Certificate) -> String {
         self.put("cert_file", "client.pem", &certificate.cert) + &self.put("key_file", "client.key", &certificate.key)
     }
 }
@@ -62,12 +63,6 @@ fn phase_count(scrape: &Scrape, target: &str, phase: &str) -> f64 {
 /// Connections of a target that were closed because a request on them failed.
 fn closed_failed(scrape: &Scrape, target: &str) -> f64 {
     scrape.value("hammerd_connections_closed_total", &[("target", target), ("reason", "failed")])
-}
-
-/// Waits until this target has had `count` good answers more than in `before`, and no other outcome.
-fn wait_for_good(daemon: &Daemon, name: &str, before: &Scrape, count: f64) -> Scrape {
-    let good = responses(before, name, "200");
-    daemon.scrape_when("good answers", |scrape| responses(scrape, name, "200") >= good + count)
 }
 
 fn of_path<'a>(log: &'a [LogEntry], path: &str) -> Vec<&'a LogEntry> {
@@ -155,9 +150,7 @@ fn a_wrong_name_or_an_unknown_authority_is_tls_certificate_until_the_config_is_r
     assert!(nginx.log_entries().is_empty(), "nothing is sent to a stranger: {:?}", nginx.log_entries());
 
     assert!(daemon.reload_with(&config(&wrong.clone().map(|(name, _)| (name, format!("{named}{trust}"))))));
-    for (name, _) in &wrong {
-        wait_for_good(&daemon, name, &failed, 3.0);
-    }
+    assert_recover(&daemon, &wrong.each_ref().map(|(name, _)| *name), 10.0, Duration::ZERO);
 }
 
 /// Row 12.
@@ -167,17 +160,24 @@ fn a_certificate_out_of_its_time_is_tls_certificate_and_its_expiry_is_shown() {
     let trust = files.trust(&authority);
     for days in [EXPIRED, NOT_YET_VALID] {
         let mut nginx = Nginx::builder().certificate(authority.server_valid(&["127.0.0.1"], days)).start();
-        let daemon = Daemon::start(&target("a", &nginx.https1_url("/"), "20/s", &trust));
-        let failed = daemon.scrape_after("a", 10.0);
-        assert_only_failure(&failed, "a", "tls_certificate");
-        assert_logged_sparingly(&daemon, &failed, "a", "tls_certificate");
-        assert_eq!(failed.value(EXPIRY, &[("target", "a")]), seconds(days.1));
+        let versions = [("one", nginx.https1_url("/")), ("two", nginx.https2_url("/"))];
+        let config = versions.each_ref().map(|(name, url)| target(name, url, "20/s", &trust)).concat();
+        let daemon = Daemon::start(&config);
+        for (name, _) in &versions {
+            let failed = daemon.scrape_after(name, 10.0);
+            assert_only_failure(&failed, name, "tls_certificate");
+            assert_logged_sparingly(&daemon, &failed, name, "tls_certificate");
+            assert_eq!(failed.value(EXPIRY, &[("target", name)]), seconds(days.1));
+        }
         assert!(nginx.log_entries().is_empty(), "{:?}", nginx.log_entries());
 
+        // Its old workers may answer a few more.
         nginx.replace_certificate(&authority.server(&["127.0.0.1"]));
-        let good = wait_for_good(&daemon, "a", &failed, 3.0);
-        assert_only_failure(&good, "a", "tls_certificate");
-        assert_eq!(good.value(EXPIRY, &[("target", "a")]), seconds(VALID.1));
+        let good = assert_recover(&daemon, &["one", "two"], 20.0, Duration::from_millis(500));
+        for (name, _) in &versions {
+            assert_only_failure(&good, name, "tls_certificate");
+            assert_eq!(good.value(EXPIRY, &[("target", name)]), seconds(VALID.1));
+        }
     }
 }
 
@@ -212,7 +212,7 @@ fn a_server_that_speaks_no_tls_is_tls_protocol() {
     assert_eq!(failed.try_value(EXPIRY, &[("target", "a")]), None, "nobody has shown a certificate");
 
     assert!(daemon.reload_with(&config.replace("https:", "http:")));
-    wait_for_good(&daemon, "a", &failed, 3.0);
+    assert_recover(&daemon, &["a"], 20.0, Duration::ZERO);
 }
 
 /// The other way around nginx says so in HTTP.
@@ -252,9 +252,12 @@ fn nothing_in_common_is_tls_protocol() {
     }
     assert!(old.log_entries().is_empty() && odd.log_entries().is_empty());
 
-    let failed = daemon.scrape();
-    assert!(daemon.reload_with(&config("1.2")));
-    wait_for_good(&daemon, "version", &failed, 3.0);
+    for name in ["version", "cipher"] {
+        assert_eq!(daemon.scrape().try_value(EXPIRY, &[("target", name)]), None, "nobody has shown a certificate");
+    }
+
+    assert!(daemon.reload_with(&config("1.2").replace(&odd.https2_url("/"), &old.https2_url("/"))));
+    assert_recover(&daemon, &["version", "cipher"], 10.0, Duration::ZERO);
 }
 
 /// Row 11: the kernel accepts, the server says nothing.
@@ -286,10 +289,9 @@ fn a_silent_handshake_is_tls_timeout_until_the_server_goes_on() {
     assert!(descriptors < 40 + names.len() * 6, "{descriptors} descriptors");
 
     nginx.thaw();
-    for name in &names {
-        let good = wait_for_good(&daemon, name, &failed, 5.0);
-        assert_only_failure(&good, name, "tls_timeout");
-    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let good = assert_recover(&daemon, &names, 10.0, Duration::from_millis(200));
+    names.iter().for_each(|name| assert_only_failure(&good, name, "tls_timeout"));
 }
 
 /// Who has no certificate, or a stranger's, gets an answer: nginx finishes the handshake and says 400.
@@ -354,42 +356,6 @@ fn a_client_certificate_that_changes_on_disk_is_used_by_new_connections() {
     let scrape = daemon.scrape();
     assert_eq!(failures(&scrape, "a"), HashMap::new());
     assert_eq!(scrape.sum("hammerd_config_reloads_total", &[]), 0.0);
-}
-
-/// Rows 34 and 45: what a reload finds broken it refuses as a whole, and the connections before it go on.
-#[test]
-fn a_reload_with_a_broken_certificate_changes_nothing() {
-    let (authority, clients, files) = (Authority::new("ca"), Authority::new("clients"), Files::new());
-    let nginx = Nginx::builder().certificate(authority.server(&["127.0.0.1"])).client_ca(&clients).start();
-    let (trust, client) = (files.trust(&authority), clients.client("first"));
-    let config = target("a", &nginx.mutual_url("/"), "20/s", &format!("{trust}{}", files.identity(&client)));
-    let daemon = Daemon::start(&config);
-    daemon.scrape_after("a", 5.0);
-
-    let broken: [(&str, &str); 4] = [
-        ("client.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n"),
-        ("client.key", &clients.client("other").key),
-        ("client.key", ""),
-        ("ca.pem", "no certificate at all"),
-    ];
-    let good = |path: &Path| std::fs::read_to_string(path).expect("a file");
-    for (name, content) in broken {
-        let before = good(&files.path(name));
-        files.put("", name, content);
-        assert!(!daemon.reload(), "{name} holding {content:?} is accepted");
-        assert!(!daemon.log_with(&[name]).is_empty(), "{name} is named: {:?}", daemon.log_lines());
-        files.put("", name, &before);
-    }
-    assert!(!daemon.reload_with(&config.replace("client.pem", "missing.pem")), "a missing file is accepted");
-    daemon.write_config(&config);
-
-    let before = daemon.scrape();
-    let after = daemon.scrape_after("a", finished(&before, "a") + 10.0);
-    assert_eq!(failures(&after, "a"), HashMap::new());
-    assert_eq!(opened(&after, "a"), 1.0, "the connection goes on");
-    assert!(daemon.reload(), "all files are good again");
-    let reloaded = daemon.scrape_after("a", finished(&after, "a") + 5.0);
-    assert_eq!(failures(&reloaded, "a"), HashMap::new());
 }
 
 /// The name that is asked for, the one that is checked, and the one who checks nothing.

@@ -101,6 +101,13 @@ impl<'a> Build<'a> {
             let text = "a Unix domain socket has no name to look up: leave dns out, or connect_to";
             self.mistakes.push(own_dns.place, join(path, "dns"), text);
         }
+        if let (Peer::Tcp { host, .. }, Some(family)) = (&peer, &family)
+            && host.parse().is_ok_and(|literal| !family.found.value.counts(literal))
+        {
+            let (of, place) = (family.found.value.label(), family.found.place);
+            let text = format!("{of:?} leaves nothing to dial: the address of {path} is a literal of the other family");
+            self.mistakes.push(place, join(&join(family.path, "dns"), "family"), text);
+        }
         Some(Route {
             peer,
             family: family?.found.value,
@@ -174,7 +181,7 @@ impl<'a> Build<'a> {
             handshake_timeout: pick(tls, defaults, |tls| &tls.handshake_timeout).ok_or(Noted)?.found.value,
             alpn: alpn.to_vec(),
         };
-        let error = match Tls::new(spec) {
+        let error = match Tls::new(spec, &self.system_roots) {
             Ok(tls) => return Ok(Some(Arc::new(tls))),
             Err(error) => error,
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
@@ -16,6 +17,7 @@ use super::{FilePath, Kind, Refusal, Scalar, pattern};
 /// Headers that say how the connection is used, which is not for a target to say.
 const RESERVED: [&str; 8] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+const SETS_ITSELF: &str = "the connection sets it itself";
 /// Headers a section may have.
 const MAX_HEADERS: usize = 100;
 /// Labels that `hammerd_target_info` has anyway.
@@ -140,7 +142,7 @@ fn headers<K: Kind>(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<H
         let path = join(key, name);
         match HeaderName::from_bytes(name.as_bytes()) {
             Ok(header) if RESERVED.contains(&header.as_str()) => {
-                mistakes.push(node.place, path, "this header is not accepted: the connection sets it itself");
+                mistakes.push(node.place, path, format!("this header is not accepted: {SETS_ITSELF}"));
             }
             Ok(header) => {
                 if let Slot::Found(found) = slot::<K>(node, &path, mistakes) {
@@ -154,19 +156,46 @@ fn headers<K: Kind>(node: &Node, key: &str, mistakes: &mut Mistakes) -> Option<H
 }
 
 fn headers_schema(value: &Json) -> Json {
+    json!({
+        "type": "object",
+        "maxProperties": MAX_HEADERS,
+        "propertyNames": { "pattern": format!("^{}$", name_pattern(&RESERVED)) },
+        "additionalProperties": value,
+    })
+}
+
+/// A pattern for headers' names but these.
+fn name_pattern(except: &[&str]) -> String {
     // A schema's patterns have no flag for "any case".
-    let any_case = |name: &str| -> String {
+    let any_case = |name: &&str| -> String {
         name.chars()
             .map(|c| if c == '-' { c.to_string() } else { format!("[{c}{}]", c.to_ascii_uppercase()) })
             .collect()
     };
-    let reserved = RESERVED.map(any_case).join("|");
-    json!({
-        "type": "object",
-        "maxProperties": MAX_HEADERS,
-        "propertyNames": { "pattern": format!("^(?!(?:{reserved})$)[!#$%&'*+.^_`|~0-9A-Za-z-]+$") },
-        "additionalProperties": value,
-    })
+    let except: Vec<_> = except.iter().map(any_case).collect();
+    format!("(?!(?:{})$)[!#$%&'*+.^_`|~0-9A-Za-z-]+", except.join("|"))
+}
+
+/// The name of a header that hammerd fills in.
+pub(in super::super) struct IdHeader;
+
+impl Scalar for IdHeader {
+    type Value = HeaderName;
+
+    fn parse(node: &Node) -> Result<HeaderName, Refusal> {
+        let name = node.as_text().and_then(|text| HeaderName::from_bytes(text.as_bytes()).ok());
+        match name {
+            Some(name) if name == HOST => Err(Refusal::Shown("it says who is asked".to_owned())),
+            Some(name) if RESERVED.contains(&name.as_str()) => Err(Refusal::Shown(SETS_ITSELF.to_owned())),
+            Some(name) => Ok(name),
+            None => Err(Refusal::Clean("this is a header's name, as in x-request-id".to_owned())),
+        }
+    }
+
+    fn schema() -> Json {
+        let except: Vec<_> = RESERVED.into_iter().chain(["host"]).collect();
+        pattern(&name_pattern(&except))
+    }
 }
 
 /// Labels by name.

@@ -204,6 +204,7 @@ fn the_shown_configuration_reads_back_as_the_same() {
     let text = format!(
         "{ONE_TARGET}process = 'burst'\nburst = 3\nbody = \"\\u0001 \\\" ${{NAME}} $${{x}} ä\"\nexpect_status = [204, '4xx', '500-501']\n\
          headers = {{ \"a.b\" = 'c', host = 'other' }}\nlabels = {{ team = 'a\"b' }}\ntimeout = '1h'\nmax_body = 1500\n\
+         request_id_header = 'X-Request-Id'\n\
          [engine]\nworkers = 2\n[server]\nlisten = '[::1]:99'\n[targets.y]\nurl = 'http://[::1]:8/?q'\nrate = '7/250ms'\n"
     )
     .replace("${NAME}", "");
@@ -211,6 +212,20 @@ fn the_shown_configuration_reads_back_as_the_same() {
     let again = accept(&inline(redacted(&config)));
     assert_eq!(again, config);
     assert_eq!(redacted(&again), redacted(&config));
+}
+
+#[test]
+fn a_header_of_ids_is_the_targets_own_or_that_of_the_defaults_or_there_is_none() {
+    let text = format!(
+        "[defaults]\nrequest_id_header = 'X-Request-Id'\n{ONE_TARGET}[targets.y]\nurl = 'http://h/'\nrate = 1\nrequest_id_header = 'traceparent'\n"
+    );
+    let config = accept(&inline(text));
+    let header = |name: &str| target(&config, name).http.request_id_header.clone();
+    assert_eq!(
+        (header("x").unwrap(), header("y").unwrap()),
+        ("x-request-id".parse().unwrap(), "traceparent".parse().unwrap())
+    );
+    assert_eq!(target(&accept(&inline(ONE_TARGET)), "x").http.request_id_header, None);
 }
 
 #[test]
@@ -282,8 +297,7 @@ fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
     let key = folder.write("key.pem", certified.signing_key.serialize_pem());
     let text = format!(
         "[targets.x]\nurl = 'https://h/'\nrate = 1\nbody = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n\
-         buckets = [1]\nnative_schema = 2\n\
-         connect_to = 'h2:1'\ntls = {{ ca_file = {cert:?}, cert_file = {cert:?}, key_file = {key:?}, server_name = 'n' }}\n\
+         buckets = [1]\nnative_schema = 2\nconnect_to = 'h2:1'\nrequest_id_header = 'x-request-id'\ntls = {{ ca_file = {cert:?}, cert_file = {cert:?}, key_file = {key:?}, server_name = 'n' }}\n\
          pool = {{ max_connections = 5, max_requests = 6 }}\n"
     );
     let shown: toml::de::DeTable<'_> = {

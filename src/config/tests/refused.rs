@@ -251,6 +251,7 @@ const KEYS: &[&str] = &[
     "targets.x.rate",
     "targets.x.headers.a",
     "targets.x.headers_file.a",
+    "targets.x.request_id_header",
     "targets.x.body",
     "targets.x.body_file",
     "targets.x.url_file",

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::fault;
 use super::request::Payload;
-use super::road::Seat;
+use super::seats::Seat;
 use crate::net::{Fate, Fault, PoolPolicy, Pooled, Stream, Tenure};
 use crate::stats::CloseReason;
 

@@ -15,11 +15,7 @@ pub(super) fn of_response(error: hyper::Error, idle_end: bool) -> Fault {
 
 /// The failure behind an error inside the response's body.
 pub(super) fn of_body(error: hyper::Error) -> Fault {
-    let reason = match classify(&error, Reason::Eof) {
-        Reason::TimeoutResponse => Reason::TimeoutBody,
-        reason => reason,
-    };
-    Fault::new(reason, error)
+    Fault::new(classify(&error, Reason::Eof), error)
 }
 
 /// Whether the peer broke the protocol, rather than just went away.
@@ -56,7 +52,7 @@ fn classify(error: &hyper::Error, end: Reason) -> Reason {
         return tls_reason(error);
     }
     match io_cause(error) {
-        Some(error) => of_io(error.kind(), end),
+        Some(error) => of_io(error, end),
         None if error.is_timeout() => Reason::TimeoutResponse,
         None => Reason::Protocol,
     }
@@ -66,7 +62,7 @@ fn classify_http2(error: &h2::Error, end: Reason) -> Reason {
     if let Some(error) = error.get_io() {
         return match tls_of_io(error) {
             Some(error) => tls_reason(error),
-            None => of_io(error.kind(), end),
+            None => of_io(error, end),
         };
     }
     match error.reason() {
@@ -79,8 +75,10 @@ fn classify_http2(error: &h2::Error, end: Reason) -> Reason {
     }
 }
 
-fn of_io(kind: io::ErrorKind, end: Reason) -> Reason {
-    match kind {
+fn of_io(error: &io::Error, end: Reason) -> Reason {
+    match error.kind() {
+        // h2's word for an orderly end of the connection below its streams. The kernel's own, after a write, has no text.
+        io::ErrorKind::BrokenPipe if error.get_ref().is_some() => end,
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => Reason::Reset,
         io::ErrorKind::UnexpectedEof => end,
         // Chunk sizes and the like that make no sense.

@@ -10,6 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Uri};
 
+use super::mark::Mark;
 use crate::config::HttpRequest;
 
 /// Everything about a request that is the same each time.
@@ -50,9 +51,9 @@ impl Template {
         &self.spec
     }
 
-    /// The request. `spare` is an old response's header map, emptied: hyper turns a request's map into its response's, so
-    /// passing it back spares its allocations.
-    pub(super) fn request(&self, spare: Option<HeaderMap>) -> Request<Payload> {
+    /// The request, with what tells it from others if it has that. `spare` is an old response's header map, emptied: hyper
+    /// turns a request's map into its response's, so passing it back spares its allocations.
+    pub(super) fn request(&self, spare: Option<HeaderMap>, mark: Option<Mark<'_>>) -> Request<Payload> {
         let mut headers = match spare {
             Some(mut headers) => {
                 headers.extend(self.spec.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -65,6 +66,9 @@ impl Template {
         }
         if self.says_empty {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        if let Some(mark) = mark {
+            mark.put(&mut headers);
         }
         let mut request = Request::new(Payload((!self.spec.body.is_empty()).then(|| Arc::clone(&self.spec))));
         *request.method_mut() = self.spec.method.clone();

@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
+use super::seats::{Seat, Seats, Turn};
 use super::shared::{Shared, Stream as SharedStream};
 use crate::clock;
 use crate::config::HttpRequest;
@@ -15,6 +17,9 @@ use crate::hammer::Anvil;
 use crate::net::{Dialer, Fault, HttpVersion, Pool, PoolPolicy, Pooled as _, Stream, Tls};
 use crate::outcome::{Reason, Stage, Trace};
 use crate::stats::{CloseReason, Ledger};
+
+/// Whoever tends connections looks this often at least whether they are still there: a target may be gone.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Which HTTP the server speaks, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +42,16 @@ pub(super) struct Road {
     speaks: Cell<Speaks>,
     /// Connections that are open or being opened.
     seats: Rc<Seats>,
+    /// Where requests are that wait for one of them: nowhere yet, but those that give up had no connection.
+    seatless: Rc<Cell<Stage>>,
     /// The attempt that all wait for whose requests fit on one connection.
     attempt: RefCell<Weak<Attempt>>,
+    /// Whether connections that are kept are being swept.
     sweeping: Cell<bool>,
+    /// Whether somebody sees to it that their addresses are looked up again.
+    renewing: Cell<bool>,
+    /// Whether a request has used one of them since that was done.
+    used: Cell<bool>,
 }
 
 /// A connection for one request.
@@ -49,18 +61,6 @@ pub(super) enum Way {
     /// Beside others.
     Beside(SharedStream),
 }
-
-/// How many connections there are.
-#[derive(Debug, Default)]
-pub(super) struct Seats {
-    taken: Cell<usize>,
-    /// Told when one is given back, or an idle connection comes in, or a shared one has room.
-    pub(super) freed: Notify,
-}
-
-/// Counts as a connection until it is dropped.
-#[derive(Debug)]
-pub(super) struct Seat(Rc<Seats>);
 
 /// An attempt to connect that others wait for.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ impl Road {
     pub(super) fn new(spec: &HttpRequest, anvil: &Anvil, max_idle: usize) -> Rc<Self> {
         let (guard, ledger) = (Arc::clone(&anvil.guard), Arc::clone(&anvil.ledger));
         let dialer = Dialer::new(spec.route.clone(), guard, anvil.resolver.clone(), Arc::clone(&ledger));
+        // Whatever was shown on another road is not in use on this one.
+        ledger.wire.certificate_not_after.set(0);
         let speaks = match (spec.version, &spec.tls) {
             (HttpVersion::Http2, _) => Speaks::Http2,
             (HttpVersion::Http1, _) | (HttpVersion::Auto, None) => Speaks::Http1,
@@ -90,8 +92,11 @@ impl Road {
             version: spec.version,
             speaks: Cell::new(speaks),
             seats: Rc::default(),
+            seatless: Rc::new(Cell::new(Stage::Connect)),
             attempt: RefCell::default(),
             sweeping: Cell::new(false),
+            renewing: Cell::new(false),
+            used: Cell::new(false),
         });
         if spec.pool.preconnect > 0 {
             let (road, count) = (Rc::downgrade(&road), spec.pool.preconnect);
@@ -113,11 +118,20 @@ impl Road {
         self.seats.freed.notify_waiters();
     }
 
-    /// A connection for a request; `fresh` asks for a new one. Waits while the target has as many connections as it may.
+    /// A connection for a request; `fresh` asks for a new one, if there may be one more. Waits while the target has as many
+    /// connections as it may; first come, first served.
     pub(super) async fn way(&self, trace: &Trace, deadline_ns: u64, fresh: bool) -> Result<Way, Fault> {
+        let mut turn = None;
+        let mut disappointed = false;
         loop {
             let now_ns = clock::now_ns();
-            if !fresh && let Some(way) = self.at_hand(now_ns) {
+            if turn.is_none() && self.seats.someone_waits() {
+                self.wait(&mut turn, trace, now_ns).await;
+                continue;
+            }
+            if (!fresh || self.is_full())
+                && let Some(way) = self.at_hand(now_ns)
+            {
                 trace.enter(Stage::Wait, now_ns);
                 return Ok(way);
             }
@@ -131,18 +145,34 @@ impl Road {
                     trace.part();
                     let failure = attempt.failure.borrow().clone();
                     match failure {
-                        Some((reason, cause)) => return Err(Fault::new(reason, cause)),
-                        None => continue,
+                        Some((reason, cause)) if disappointed => return Err(Fault::new(reason, cause)),
+                        // It may have failed just after this request came, with the time that others had given it: only
+                        // of the next one does this request see all.
+                        Some(_) => disappointed = true,
+                        None => {}
                     }
+                    continue;
                 }
             }
             let Some(seat) = self.seat() else {
-                trace.enter(Stage::Connect, now_ns);
-                self.seats.freed.notified().await;
+                self.wait(&mut turn, trace, now_ns).await;
                 continue;
             };
+            drop(turn);
             return self.open(seat, trace, deadline_ns).await;
         }
+    }
+
+    /// Waits for its turn, or, with that, until a connection may have come free. Takes part in no phase meanwhile: it is
+    /// not the target that takes its time.
+    async fn wait<'a>(&'a self, turn: &mut Option<Turn<'a>>, trace: &Trace, now_ns: u64) {
+        trace.complete(now_ns);
+        trace.follow(&self.seatless);
+        match turn {
+            None => *turn = Some(self.seats.turn().await),
+            Some(_) => self.seats.freed.notified().await,
+        }
+        trace.part();
     }
 
     /// An open connection with room for a request.
@@ -159,7 +189,7 @@ impl Road {
         self.retire_unfit(now_ns);
         let shared = self.shared.borrow();
         let roomy = shared.iter().find(|connection| connection.has_room())?;
-        Some(Way::Beside(SharedStream::on(roomy, &self.seats)))
+        Some(Way::Beside(SharedStream::on(roomy)))
     }
 
     /// Lets go of shared connections that get no more requests; true when some are left.
@@ -179,9 +209,13 @@ impl Road {
         !shared.is_empty()
     }
 
+    /// Whether there are as many connections as there may be.
+    fn is_full(&self) -> bool {
+        self.idle.policy().max_connections.is_some_and(|max| self.seats.taken() >= max)
+    }
+
     fn seat(&self) -> Option<Seat> {
-        let max = self.idle.policy().max_connections.unwrap_or(usize::MAX);
-        (self.seats.taken.get() < max).then(|| Seat::take(&self.seats))
+        (!self.is_full()).then(|| Seat::take(&self.seats))
     }
 
     /// A new connection.
@@ -213,7 +247,7 @@ impl Road {
         if self.version == HttpVersion::Http2 || stream.alpn() == Some(b"h2") {
             self.speaks.set(Speaks::Http2);
             let shared = Shared::open(stream, seat, Rc::clone(&self.seats), now_ns).await?;
-            let stream = SharedStream::on(&shared, &self.seats);
+            let stream = SharedStream::on(&shared);
             self.shared.borrow_mut().push(shared);
             return Ok(Way::Beside(stream));
         }
@@ -222,7 +256,9 @@ impl Road {
     }
 
     async fn stream(&self, trace: &Trace, deadline_ns: u64) -> Result<Stream, Fault> {
-        let socket = self.dialer.dial(trace, deadline_ns).await?;
+        let dialled = self.dialer.dial(trace, deadline_ns).await;
+        self.heed_change();
+        let socket = dialled?;
         let Some(tls) = &self.tls else { return Ok(Stream::Plain(socket)) };
         trace.enter(Stage::Tls, clock::now_ns());
         let fate = socket.fate();
@@ -242,24 +278,65 @@ impl Road {
         self.keep_swept();
     }
 
-    /// A request that ran beside others is over.
+    /// A request is over, and its connection may be kept: it is closed in time, and its address looked up again.
     pub(super) fn keep_swept(self: &Rc<Self>) {
+        self.used.set(true);
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
+        if !self.renewing.replace(true) {
+            tokio::task::spawn_local(renew(Rc::downgrade(self)));
+        }
+    }
+
+    /// Closes what is kept and whose time has come, or whose address is gone; true when something is left.
+    fn sweep(&self, now_ns: u64) -> bool {
+        let idle_left = self.idle.sweep(now_ns, |connection| self.dialer.knows(connection.address()));
+        self.retire_unfit(now_ns) || idle_left
+    }
+
+    /// Closes at once what is kept to addresses that the name has just turned out not to lead to any more.
+    fn heed_change(&self) {
+        if self.dialer.take_change() {
+            self.sweep(clock::now_ns());
         }
     }
 }
 
 /// Closes idle connections whose time has come, for as long as there are some.
 async fn sweep(road: Weak<Road>) {
-    while let Some(pause) = road.upgrade().map(|road| road.idle.policy().idle_timeout) {
-        tokio::time::sleep(pause).await;
+    while let Some(pause) = road.upgrade().map(|road| road.idle.pause(clock::now_ns())) {
+        sleep(pause.min(MAX_PAUSE)).await;
         let Some(road) = road.upgrade() else { return };
-        let now_ns = clock::now_ns();
-        if !road.idle.sweep(now_ns) & !road.retire_unfit(now_ns) {
+        if !road.sweep(clock::now_ns()) {
             road.sweeping.set(false);
             return;
         }
+    }
+}
+
+/// Looks the name up again whenever its addresses are due, for as long as requests use the connections that are kept.
+/// Only those that are opened would learn of a change otherwise, and there may be none for a long time.
+async fn renew(road: Weak<Road>) {
+    // Without end where nothing will ever be due: the flag stays up, and nobody comes again.
+    while let Some((road_now, due_ns)) = road.upgrade().and_then(|road| road.dialer.due_ns().map(|due| (road, due))) {
+        let now_ns = clock::now_ns();
+        if now_ns < due_ns {
+            drop(road_now);
+            sleep(Duration::from_nanos(due_ns - now_ns).min(MAX_PAUSE)).await;
+            continue;
+        }
+        if !road_now.used.replace(false) {
+            road_now.renewing.set(false);
+            return;
+        }
+        let inquiry = road_now.dialer.inquire();
+        drop(road_now);
+        let answer = inquiry.await;
+        let Some(road) = road.upgrade() else { return };
+        // A failure changes nothing for connections that are open; those who dial tell of it.
+        let _ = road.dialer.learn(answer, now_ns);
+        road.heed_change();
     }
 }
 
@@ -303,16 +380,102 @@ impl Drop for Ended<'_> {
     }
 }
 
-impl Seat {
-    pub(super) fn take(seats: &Rc<Seats>) -> Self {
-        seats.taken.set(seats.taken.get() + 1);
-        Self(Rc::clone(seats))
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.taken.set(self.0.taken.get() - 1);
-        self.0.freed.notify_one();
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::config::{Sources, load};
+    use crate::net::ResolverService;
+    use crate::stats::{LedgerWriter, Shape};
+
+    /// A road to a listener, with one connection at most.
+    fn narrow_road(listener: &TcpListener) -> Rc<Road> {
+        let address = listener.local_addr().expect("an address");
+        let text = format!("[targets.a]\nurl = \"http://{address}/\"\nrate = 1\npool.max_connections = 1\n");
+        let config = load(&Sources { inline: Some(text), ..Sources::default() }).expect("a configuration");
+        let spec = &config.targets["a"].http;
+        let ledger = LedgerWriter::new(Shape::new(3, &[])).1;
+        let anvil = Anvil { ledger, resolver: ResolverService::new().1, guard: Arc::default() };
+        Road::new(spec, &anvil, 1)
+    }
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Gives a connection back, after a complete response.
+    async fn give_back(road: &Rc<Road>, way: Result<Way, Fault>) {
+        let Ok(Way::Alone(connection, _)) = way else { panic!("no connection over HTTP/1.1") };
+        connection.settle().await;
+        road.put(connection, clock::now_ns());
+    }
+
+    #[tokio::test]
+    async fn who_waited_longest_gets_the_connection_that_comes_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let road = narrow_road(&listener);
+        let [first, second, third, newcomer] = [const { Trace::new() }; 4];
+        LocalSet::new()
+            .run_until(async {
+                let way = road.way(&Trace::new(), u64::MAX, false).await;
+                let mut first_way = pin!(road.way(&first, u64::MAX, false));
+                assert!(poll(first_way.as_mut()).is_pending());
+                let mut second_way = Box::pin(road.way(&second, u64::MAX, false));
+                let mut third_way = pin!(road.way(&third, u64::MAX, false));
+                assert!(poll(second_way.as_mut()).is_pending() && poll(third_way.as_mut()).is_pending());
+
+                give_back(&road, way).await;
+                let mut new_way = pin!(road.way(&newcomer, u64::MAX, false));
+                assert!(poll(new_way.as_mut()).is_pending(), "past those who wait");
+                assert!(poll(third_way.as_mut()).is_pending() && poll(second_way.as_mut()).is_pending());
+                let Poll::Ready(way) = poll(first_way.as_mut()) else { panic!("the connection is free") };
+
+                // One who gives up leaves its place to the next.
+                assert_eq!(second.stage(), Some(Stage::Connect), "it has no connection");
+                drop(second_way);
+                give_back(&road, way).await;
+                assert!(poll(new_way.as_mut()).is_pending());
+                let Poll::Ready(way) = poll(third_way.as_mut()) else { panic!("the connection is free") };
+                give_back(&road, way).await;
+                let way = new_way.await;
+                assert!(matches!(way, Ok(Way::Alone(_, true))));
+                assert!(!road.seats.someone_waits());
+            })
+            .await;
+        for trace in [&first, &third, &newcomer] {
+            assert_eq!(trace.stage(), Some(Stage::Wait));
+            assert_eq!([Stage::Dns, Stage::Connect].map(|stage| trace.took_ns(stage)), [None, None]);
+        }
+    }
+
+    #[tokio::test]
+    async fn more_places_are_for_those_who_wait_and_a_new_connection_may_be_an_old_one_when_there_is_no_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let road = narrow_road(&listener);
+        let trace = Trace::new();
+        LocalSet::new()
+            .run_until(async {
+                let way = road.way(&trace, u64::MAX, false).await;
+                give_back(&road, way).await;
+                let way = road.way(&trace, u64::MAX, true).await;
+                assert!(matches!(way, Ok(Way::Alone(_, true))), "it would wait for ever for one more");
+                let traces = [const { Trace::new() }; 3];
+                let mut waiting: Vec<_> =
+                    traces.iter().map(|trace| Box::pin(road.way(trace, u64::MAX, false))).collect();
+                assert!(waiting.iter_mut().all(|way| poll(way.as_mut()).is_pending()));
+                let policy = PoolPolicy { max_connections: Some(4), ..road.idle.policy() };
+                road.adapt(4, policy);
+                let mut opened = Vec::new();
+                for way in waiting {
+                    opened.push(way.await);
+                }
+                assert!(opened.iter().all(|way| matches!(way, Ok(Way::Alone(_, false)))), "a connection for each");
+            })
+            .await;
     }
 }

@@ -15,10 +15,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::fault;
 use super::request::Payload;
-use super::road::{Seat, Seats};
+use super::seats::{Seat, Seats};
 use crate::clock;
 use crate::net::{Fate, Fault, PoolPolicy, Stream as Link, Tenure};
 use crate::outcome::Reason;
@@ -26,7 +27,7 @@ use crate::stats::CloseReason;
 
 /// While requests run, a peer that has been silent for this long is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// How long it may take to answer.
+/// How long it may take to answer; a new connection is answered by the peer's settings (RFC 9113, 3.4).
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An open connection. Its socket is closed when nothing holds it any more.
@@ -38,19 +39,31 @@ pub(super) struct Shared {
     tenure: Tenure,
     /// Requests that run on it.
     streams: Cell<usize>,
+    /// Requests that it was given, without those that the peer never looked at.
+    taken: Cell<u64>,
+    /// As many as ran when the peer refused one more: that is as many as it takes, whatever it says.
+    full_at: Cell<usize>,
     /// Since when none does.
     idle_since_ns: Cell<u64>,
-    /// As many as the peer allows at once.
-    max_streams: Rc<Cell<usize>>,
+    told: Rc<Told>,
     /// Why it gets no more requests.
     end: Cell<Option<CloseReason>>,
+    seats: Rc<Seats>,
     _seat: Seat,
+}
+
+/// What is heard of a connection while it is driven.
+#[derive(Debug, Default)]
+struct Told {
+    /// As many requests as the peer allows at once.
+    max_streams: Cell<usize>,
+    /// A ping was not answered.
+    dead: Cell<bool>,
 }
 
 /// One request's place on a connection.
 pub(super) struct Stream {
     shared: Rc<Shared>,
-    seats: Rc<Seats>,
     received_before: u64,
     /// Whether the request came to its end, well or badly.
     over: bool,
@@ -104,25 +117,39 @@ impl Shared {
             .handshake(TokioIo::new(link))
             .await;
         let (sender, connection) = handshake.map_err(|error| fault::of_response(error, false))?;
-        let max_streams = Rc::new(Cell::new(0));
+        let told = Rc::<Told>::default();
         let (ready, greeted) = oneshot::channel();
         let reader = Rc::clone(&tasks.0);
-        tokio::task::spawn_local(drive(connection, reader, Rc::clone(&max_streams), Rc::clone(&fate), seats, ready));
+        let driving = drive(connection, reader, Rc::clone(&told), Rc::clone(&fate), Rc::clone(&seats), ready);
+        tokio::task::spawn_local(driving);
         let shared = Rc::new(Self {
             sender,
             fate,
             tasks,
             tenure: Tenure::new(now_ns),
             streams: Cell::new(0),
+            taken: Cell::new(0),
+            full_at: Cell::new(usize::MAX),
             idle_since_ns: Cell::new(now_ns),
-            max_streams,
-            end: Cell::new(None),
+            told,
+            // Until it may be used, whoever opens it may be cut off.
+            end: Cell::new(Some(CloseReason::Canceled)),
+            seats,
             _seat: seat,
         });
-        match greeted.await {
-            Ok(Ok(())) => Ok(shared),
-            Ok(Err(error)) => Err(fault::of_response(error, false)),
-            Err(_) => Err(Reason::Eof.into()),
+        let greeted = timeout(PING_TIMEOUT, greeted).await;
+        shared.end.set(Some(CloseReason::Failed));
+        match greeted {
+            Ok(Ok(Ok(()))) => {
+                shared.end.set(None);
+                Ok(shared)
+            }
+            Ok(Ok(Err(error))) => Err(fault::of_response(error, false)),
+            Ok(Err(_)) => Err(Reason::Eof.into()),
+            Err(_) => {
+                let text = format!("no HTTP/2 settings within {PING_TIMEOUT:?}");
+                Err(Fault::new(Reason::TimeoutResponse, text))
+            }
         }
     }
 
@@ -144,8 +171,11 @@ impl Shared {
         self.streams.get() == 0
     }
 
+    /// One that has taken as many requests as a peer took before it said farewell gets no more at once: all but the first
+    /// would have to go elsewhere.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < self.max_streams.get()
+        let used_up = self.seats.quota.get().is_some_and(|quota| self.taken.get() >= quota);
+        self.streams.get() < self.told.max_streams.get().min(self.full_at.get()) && (!used_up || self.is_idle())
     }
 
     /// Gives it no more requests; those that run on it finish.
@@ -159,7 +189,7 @@ impl Shared {
 async fn drive(
     connection: http2::Connection<TokioIo<Link>, Payload, Tasks>,
     reader: Rc<Reader>,
-    max_streams: Rc<Cell<usize>>,
+    told: Rc<Told>,
     fate: Rc<Fate>,
     seats: Rc<Seats>,
     ready: oneshot::Sender<Result<(), hyper::Error>>,
@@ -168,7 +198,7 @@ async fn drive(
     let ended = poll_fn(|cx| {
         let ended = connection.as_mut().poll(cx);
         let max = connection.current_max_send_streams();
-        if max_streams.replace(max) < max {
+        if told.max_streams.replace(max) < max {
             // Nobody waits for the connection any more: fine.
             ready.take().map(|ready| ready.send(Ok(())));
             seats.freed.notify_waiters();
@@ -182,6 +212,7 @@ async fn drive(
         if fault::is_violation(&error) {
             fate.close_reason.set(CloseReason::Failed);
         }
+        told.dead.set(error.is_timeout());
         ready.take().map(|ready| ready.send(Err(error)));
     }
     seats.freed.notify_waiters();
@@ -200,15 +231,11 @@ impl Drop for Shared {
 
 impl Stream {
     /// A place on a connection that has room.
-    pub(super) fn on(shared: &Rc<Shared>, seats: &Rc<Seats>) -> Self {
+    pub(super) fn on(shared: &Rc<Shared>) -> Self {
         shared.streams.set(shared.streams.get() + 1);
+        shared.taken.set(shared.taken.get() + 1);
         shared.tenure.serve();
-        Self {
-            received_before: shared.fate.received_bytes.get(),
-            shared: Rc::clone(shared),
-            seats: Rc::clone(seats),
-            over: false,
-        }
+        Self { received_before: shared.fate.received_bytes.get(), shared: Rc::clone(shared), over: false }
     }
 
     /// Sends a request and waits for the head of its response.
@@ -219,15 +246,43 @@ impl Stream {
         self.shared.sender.clone().try_send_request(request).await
     }
 
+    /// Whether the connection, of which a response met the end, ended because the peer no longer answered.
+    pub(super) async fn is_dead(&self) -> bool {
+        // Who drives the connection learns the reason in its own turn.
+        tokio::task::yield_now().await;
+        self.shared.told.dead.get()
+    }
+
     /// The request has come to its end, or there was none.
     pub(super) fn finish(mut self) {
         self.over = true;
+        let quota = &self.shared.seats.quota;
+        if quota.get().is_some_and(|quota| self.shared.taken.get() > quota) {
+            // The peer takes more than it once did.
+            quota.set(None);
+            self.shared.seats.freed.notify_waiters();
+        }
     }
 
     /// The connection is of no use any more.
-    pub(super) fn give_up(mut self, reason: CloseReason) {
+    pub(super) fn give_up(mut self) {
         self.over = true;
-        self.shared.retire(reason);
+        self.shared.retire(CloseReason::Failed);
+    }
+
+    /// The peer never looked at the request: it refused this one, or with `farewell` takes no more at all.
+    pub(super) fn unseen(mut self, farewell: bool) {
+        self.over = true;
+        let (shared, others) = (&self.shared, self.shared.streams.get() - 1);
+        shared.taken.set(shared.taken.get() - 1);
+        if !farewell && others > 0 {
+            shared.full_at.set(shared.full_at.get().min(others));
+            return;
+        }
+        shared.retire(CloseReason::Peer);
+        if farewell && shared.taken.get() > 0 {
+            shared.seats.quota.set(Some(shared.taken.get()));
+        }
     }
 }
 
@@ -239,6 +294,6 @@ impl Drop for Stream {
         }
         self.shared.streams.set(self.shared.streams.get() - 1);
         self.shared.idle_since_ns.set(clock::now_ns());
-        self.seats.freed.notify_one();
+        self.shared.seats.freed.notify_one();
     }
 }

@@ -21,6 +21,7 @@ pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
 pub(crate) struct Dns {
     directory: TempDir,
     address: SocketAddr,
+    options: Vec<String>,
     server: Server,
 }
 
@@ -86,6 +87,13 @@ impl Dns {
         self.signal(Signal::CONT);
     }
 
+    /// How often it was asked for the IPv4 addresses of a name since it was started.
+    pub(crate) fn queries(&self, host: &str) -> usize {
+        let Server::Dnsmasq { process } = &self.server else { return 0 };
+        let query = format!("query[A] {host} ");
+        process.stderr().iter().filter(|line| line.contains(&query)).count()
+    }
+
     fn signal(&self, signal: Signal) {
         if let Server::Dnsmasq { process } = &self.server {
             process::signal(process.pid(), signal);
@@ -111,6 +119,12 @@ impl Dns {
 
     /// Ends the server and starts it with other options.
     pub(crate) fn restart(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+        self.revive();
+    }
+
+    /// Starts the server again as it was, with what the hosts file says now.
+    pub(crate) fn revive(&mut self) {
         self.server = Server::None;
         let mut command = Command::new("dnsmasq");
         command.args([
@@ -120,9 +134,9 @@ impl Dns {
             "--no-hosts",
             "--log-facility=-",
         ]);
-        command.args(["--user=root", "--bind-interfaces", "--local=/test/", "--pid-file"]);
+        command.args(["--user=root", "--bind-interfaces", "--local=/test/", "--pid-file", "--log-queries"]);
         command.arg(format!("--listen-address={}", self.address.ip())).arg(format!("--port={}", self.address.port()));
-        command.args(options);
+        command.args(&self.options);
         let mut server = Process::serve("dnsmasq", &mut command);
         wait_for("name server", PATIENCE, || match UdpSocket::bind(self.address) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Ok(()),
@@ -147,7 +161,8 @@ impl Dns {
 
     fn configured() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let dns = Self { directory, address: SocketAddr::from((NAME_SERVER, 53)), server: Server::None };
+        let address = SocketAddr::from((NAME_SERVER, 53));
+        let dns = Self { directory, address, options: Vec::new(), server: Server::None };
         let text = format!("nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n");
         std::fs::write(dns.resolv_conf(), text).expect("resolv.conf");
         std::fs::write(dns.directory.path().join("hosts"), "127.0.0.1 localhost\n").expect("hosts");

@@ -1,5 +1,9 @@
 //! The equations that hold at every scrape.
 
+use std::collections::{BTreeMap, HashSet};
+
+use serde_json::Value;
+
 use super::Scrape;
 
 /// Checks the ledger of every target in the scrape.
@@ -46,4 +50,26 @@ pub(crate) fn ledger_of(scrape: &Scrape, target: &str) -> Result<(), String> {
         Some((equation, left, right)) => Err(format!("{equation}: {left} is not {right}")),
         None => Ok(()),
     }
+}
+
+/// Checks a server's log against the last summary of a target whose requests carry ids and all went well: each started
+/// request is in the log once, and nothing else is. `log` has the id and the status of each line.
+#[track_caller]
+pub(crate) fn assert_each_once<'a>(log: impl IntoIterator<Item = (&'a str, u16)>, summary: &Value) {
+    let (mut ids, mut statuses, mut lines) = (HashSet::new(), BTreeMap::<String, u64>::new(), 0);
+    let mut numbers: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (id, status) in log {
+        assert!(id.len() == 32 && ids.insert(id), "no id, or one that was there before: {id:?}");
+        let (prefix, number) = id.split_at(16);
+        numbers.entry(prefix).or_default().push(u64::from_str_radix(number, 16).expect("hexadecimal digits"));
+        *statuses.entry(status.to_string()).or_default() += 1;
+        lines += 1;
+    }
+    for (prefix, numbers) in &mut numbers {
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "{prefix}: numbers are missing: {numbers:?}");
+    }
+    let counted = ["started", "finished", "canceled", "responses"].map(|key| &summary[key]);
+    let seen = [lines.into(), lines.into(), 0.into(), serde_json::to_value(statuses).expect("counts by status")];
+    assert_eq!(counted, seen.each_ref(), "{lines} in the log: {summary:#}");
 }

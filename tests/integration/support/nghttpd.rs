@@ -20,11 +20,19 @@ pub(crate) struct Nghttpd {
 impl Nghttpd {
     /// Starts it with further arguments and waits until it listens.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_with(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())), args)
+    }
+
+    /// Starts it at a given address.
+    pub(crate) fn start_at(address: SocketAddr) -> Self {
+        Self::start_with(address, &[])
+    }
+
+    fn start_with(address: SocketAddr, args: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         for name in ["index.html", "small"] {
             std::fs::write(directory.path().join(name), "ok\n").expect("a file to serve");
         }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let process = serve(&directory, address, &args);
         Self { process, address, args, directory }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::certificates::{Authority, Certificate};
 use super::process::{self, Process};
-use super::{PATIENCE, client, free_port, is_root, wait_for};
+use super::{PATIENCE, client, free_port, is_root, read_log, wait_for, wait_log};
 
 /// Size of `/64k`.
 pub(crate) const BIG_BODY: usize = 64 * 1024;
@@ -30,6 +30,8 @@ pub(crate) struct Nginx {
 /// Where it listens, each port for one way to speak.
 #[derive(Debug, Clone, Copy)]
 struct Ports {
+    /// The address of all.
+    host: Ipv4Addr,
     /// HTTP/1.1.
     plain: u16,
     /// HTTP/2 by prior knowledge.
@@ -48,6 +50,7 @@ pub(crate) struct Builder {
     directives: String,
     certificate: Option<Certificate>,
     client_ca: Option<String>,
+    host: Option<Ipv4Addr>,
 }
 
 /// One line of the access log, written when the request has ended.
@@ -101,11 +104,18 @@ impl Builder {
         self
     }
 
+    /// Listens on another address than that of loopback.
+    pub(crate) fn host(mut self, host: Ipv4Addr) -> Self {
+        self.host = Some(host);
+        self
+    }
+
     /// Starts it and waits until it answers.
     pub(crate) fn start(self) -> Nginx {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let [plain, h2c, https1, https2, mutual] = std::array::from_fn(|_| free_port());
-        let ports = Ports { plain, h2c, https1, https2, mutual };
+        let host = self.host.unwrap_or(Ipv4Addr::LOCALHOST);
+        let ports = Ports { host, plain, h2c, https1, https2, mutual };
         let write = |name: &str, content: &[u8]| {
             std::fs::write(directory.path().join(name), content).unwrap_or_else(|error| panic!("{name}: {error}"));
         };
@@ -124,7 +134,7 @@ impl Builder {
         command.arg("-p").arg(directory.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         let mut process = Process::serve("nginx", &mut command);
-        wait_for("answer of nginx", PATIENCE, || match client::get(local(ports.plain), "/up") {
+        wait_for("answer of nginx", PATIENCE, || match client::get(ports.at(ports.plain), "/up") {
             Ok(response) if response.status == 204 => Ok(()),
             _ => Err(process.check_alive()),
         });
@@ -138,7 +148,7 @@ impl Builder {
         let mut serve = |listeners: &str, more: &str| {
             servers += &["server { ", listeners, " ", more, " ", &self.directives, " ", LOCATIONS, " }\n"].concat();
         };
-        let listen = |port: u16, how: &str| format!("listen 127.0.0.1:{port} {how} backlog=4096;");
+        let listen = |port: u16, how: &str| format!("listen {}:{port} {how} backlog=4096;", ports.host);
         let socket = format!("listen unix:{};", directory.join(SOCKET).display());
         serve(&[listen(ports.plain, ""), listen(ports.h2c, "http2"), socket].concat(), "");
         if self.certificate.is_some() {
@@ -208,12 +218,12 @@ impl Nginx {
 
     /// URL of a path where HTTP/2 is spoken by prior knowledge.
     pub(crate) fn h2c_url(&self, path: &str) -> String {
-        format!("http://{}{path}", local(self.ports.h2c))
+        format!("http://{}{path}", self.ports.at(self.ports.h2c))
     }
 
     /// URL of a path where TLS is spoken, but not HTTP/2.
     pub(crate) fn https1_url(&self, path: &str) -> String {
-        format!("https://{}{path}", local(self.ports.https1))
+        format!("https://{}{path}", self.ports.at(self.ports.https1))
     }
 
     /// URL of a path where TLS and HTTP/2 are spoken.
@@ -223,17 +233,17 @@ impl Nginx {
 
     /// URL of a path where a client certificate is asked for.
     pub(crate) fn mutual_url(&self, path: &str) -> String {
-        format!("https://{}{path}", local(self.ports.mutual))
+        format!("https://{}{path}", self.ports.at(self.ports.mutual))
     }
 
     /// Where it listens for HTTP/1.1.
     pub(crate) fn address(&self) -> SocketAddr {
-        local(self.ports.plain)
+        self.ports.at(self.ports.plain)
     }
 
     /// Where it listens for TLS with HTTP/2.
     pub(crate) fn https2_address(&self) -> SocketAddr {
-        local(self.ports.https2)
+        self.ports.at(self.ports.https2)
     }
 
     /// The Unix domain socket that it listens on.
@@ -243,18 +253,12 @@ impl Nginx {
 
     /// All requests that have ended so far.
     pub(crate) fn log_entries(&self) -> Vec<LogEntry> {
-        let log = std::fs::read_to_string(self.log_path()).expect("the access log");
-        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        whole.lines().map(read).collect()
+        read_log(&self.log_path())
     }
 
     /// Waits until as many requests have ended, and returns the log.
     pub(crate) fn log_of(&self, count: usize) -> Vec<LogEntry> {
-        wait_for(&format!("access log of {count} requests"), PATIENCE, || {
-            let entries = self.log_entries();
-            if entries.len() >= count { Ok(entries) } else { Err(format!("{} requests", entries.len())) }
-        })
+        wait_log(count, || self.log_entries())
     }
 
     /// Stops all of its work, as a machine that hangs does: connections stay open, nothing is read.
@@ -293,6 +297,8 @@ impl Drop for Nginx {
     }
 }
 
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+impl Ports {
+    fn at(self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.host, port))
+    }
 }
