@@ -1,12 +1,17 @@
 //! What Prometheus makes of a scrape in each of its encodings.
 
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::support::certificates::Authority;
 use crate::support::nginx::Nginx;
 use crate::support::prometheus::{Element, Prometheus};
-use crate::support::{Daemon, Origin, Reply, Scrape, target};
+use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, installed, target, wait_for};
 
 /// The headers of Prometheus 2.42, plain and with native histograms, and of Prometheus 3 likewise.
 const ACCEPTED: [(&str, &str); 4] = [
@@ -103,6 +108,89 @@ fn prometheus_computes_the_same_quantiles_from_native_and_classic_histograms() {
         let ceiling = bounds.iter().find(|bound| **bound >= high).copied().unwrap_or(f64::INFINITY);
         assert!((floor..=ceiling).contains(&classic), "p{q}: {classic} from classic, {low} to {high} at the target");
     }
+}
+
+/// Done-when 1: from a bucket to the request in the target's own log, whatever the encoding and the version of HTTP.
+#[test]
+fn exemplars_lead_to_requests_in_the_targets_log() {
+    let nginx = Nginx::start();
+    let config = [
+        target("sampled", &nginx.url("/"), "20/s", "traceparent = \"sampled\""),
+        target("unsampled", &nginx.h2c_url("/500"), "20/s", "http_version = \"2\"\ntraceparent = \"unsampled\""),
+        target("plain", &nginx.url("/204"), "20/s", ""),
+    ];
+    let daemon = Daemon::start(&config.concat());
+    for features in ["native-histograms,exemplar-storage", "exemplar-storage"] {
+        let prometheus = Prometheus::start_with(features, "1s", &[daemon.address()]);
+        let known = |target: &str| prometheus.trace_ids(&format!("{{__name__=~'{LATENCY}.*',target='{target}'}}"));
+        for (target, outcome, flags) in [("sampled", 200, "01"), ("unsampled", 500, "00")] {
+            let ids = wait_for("two exemplars", PATIENCE, || {
+                let ids = known(target);
+                if ids.len() >= 2 { Ok(ids) } else { Err(format!("{ids:?}")) }
+            });
+            let log = nginx.log_entries();
+            for id in ids {
+                let found: Vec<_> = log.iter().filter(|entry| entry.traceparent.contains(&id)).collect();
+                assert_eq!(found.len(), 1, "{features}: {id} is in the log {} times", found.len());
+                assert_eq!(found[0].status, outcome);
+                assert!(found[0].traceparent.ends_with(flags), "{}", found[0].traceparent);
+            }
+        }
+        assert_eq!(known("plain"), [""; 0]);
+    }
+    let log = nginx.log_entries();
+    let ids: HashSet<_> = log.iter().filter(|entry| entry.status != 204).map(|entry| &entry.traceparent).collect();
+    assert_eq!(ids.len(), log.iter().filter(|entry| entry.status != 204).count(), "a trace id twice, or none");
+    assert!(log.iter().all(|entry| entry.status != 204 || entry.traceparent.is_empty()));
+}
+
+/// The reference parser of OpenMetrics reads what we write, names, label values and exemplars of any kind included.
+#[test]
+fn the_strict_parser_of_openmetrics_reads_the_same_numbers() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let rest = "traceparent = \"sampled\"\nlabels = { team = \"a\\\\b \\\"quoted\\\"\\nnext \u{e9}\" }\n\
+                buckets = [0.00001, 0.001, 1, 1000000]";
+    let daemon = Daemon::start(
+        &[target("a", &origin.url("/"), "50/s", rest), target("b", &origin.url("/"), "1/h", "")].concat(),
+    );
+    daemon.scrape_after("a", 20.0);
+    let scraped = daemon.request("GET", "/metrics", &[("Accept", "application/openmetrics-text;version=1.0.0")]);
+    let judge = "import sys, json\n\
+                 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse\n\
+                 text = sys.stdin.buffer.read().decode()\n\
+                 out = []\n\
+                 for family in parse(text):\n\
+                 \x20   for s in family.samples:\n\
+                 \x20       out.append([family.type, s.name, s.labels, s.value, s.exemplar and s.exemplar.labels])\n\
+                 print(json.dumps(out))";
+    let samples = judged(judge, &scraped.body);
+    let of = |name: &str, label: (&str, &str)| {
+        let is = |sample: &&Value| sample[1] == name && sample[2][label.0] == label.1;
+        samples.iter().filter(is).collect::<Vec<_>>()
+    };
+    let info = of("hammerd_target_info", ("target", "a"));
+    assert_eq!(info[0][2]["team"], "a\\b \"quoted\"\nnext \u{e9}");
+    assert_eq!(of("hammerd_requests_total", ("target", "a"))[0][0], "counter");
+    let buckets = of("hammerd_request_latency_seconds_bucket", ("target", "a"));
+    let ok: Vec<_> = buckets.iter().filter(|sample| sample[2]["outcome"] == "ok").collect();
+    let bounds: Vec<_> = ok.iter().filter_map(|sample| sample[2]["le"].as_str()).collect();
+    assert_eq!(bounds, ["1e-05", "0.001", "1.0", "1e+06", "+Inf"]);
+    let count = of("hammerd_request_latency_seconds_count", ("target", "a"))[0][3].as_f64();
+    assert_eq!(ok[4][3].as_f64(), count);
+    assert!(count >= Some(20.0));
+    let traced = ok.iter().filter(|sample| sample[4]["trace_id"].as_str().is_some_and(|id| id.len() == 32)).count();
+    assert!((1..=4).contains(&traced), "{traced} exemplars");
+}
+
+/// What a program in Python, given this input, prints as JSON.
+fn judged(program: &str, input: &[u8]) -> Vec<Value> {
+    let mut python = Command::new(installed("python"));
+    python.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = python.spawn().expect("the judge");
+    child.stdin.take().expect("its input").write_all(input).expect("a reader");
+    let output = child.wait_with_output().expect("its judgement");
+    assert!(output.status.success(), "it refuses this:\n{}", String::from_utf8_lossy(input));
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 /// The ledger's equations as Prometheus sees them, whatever it asked for.

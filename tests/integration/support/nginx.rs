@@ -64,6 +64,8 @@ pub(crate) struct LogEntry {
     pub(crate) request_on_connection: u64,
     /// The header `X-Request-Id`.
     pub(crate) request_id: String,
+    /// The header `traceparent`.
+    pub(crate) traceparent: String,
     /// Port that it came in by; empty for the Unix domain socket.
     pub(crate) port: String,
     /// Version of HTTP.
@@ -174,7 +176,7 @@ http {{
     uwsgi_temp_path uwsgi_temp;
     scgi_temp_path scgi_temp;
     log_format ledger escape=json '{{"end":$msec,"connection":$connection,'
-        '"request_on_connection":$connection_requests,"request_id":"$http_x_request_id",'
+        '"request_on_connection":$connection_requests,"request_id":"$http_x_request_id","traceparent":"$http_traceparent",'
         '"port":"$server_port","protocol":"$server_protocol","host":"$http_host",'
         '"server_name":"$ssl_server_name","resumed":"$ssl_session_reused","client":"$ssl_client_s_dn",'
         '"request":"$request","status":$status,"seconds":$request_time}}';

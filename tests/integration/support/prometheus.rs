@@ -70,6 +70,19 @@ impl Prometheus {
         elements.iter().map(|element| read(element).unwrap_or_else(|| panic!("{expression}: {element}"))).collect()
     }
 
+    /// The trace ids of all exemplars that it has for series that a selector matches.
+    #[track_caller]
+    pub(crate) fn trace_ids(&self, selector: &str) -> Vec<String> {
+        let selector = percent_encoded(selector);
+        let path = format!("/api/v1/query_exemplars?query={selector}&start=0&end=9999999999");
+        let response = client::get(self.address, &path).expect("an answer of Prometheus");
+        assert_eq!(response.status, 200, "{selector}: {response:?}");
+        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        let series = answer["data"].as_array().expect("a list of series").iter();
+        let exemplars = series.flat_map(|series| series["exemplars"].as_array().expect("exemplars"));
+        exemplars.map(|exemplar| exemplar["labels"]["trace_id"].as_str().expect("a trace id").to_owned()).collect()
+    }
+
     /// Asks until the answer satisfies the condition.
     pub(crate) fn query_until(&self, expression: &str, condition: impl Fn(&[Element]) -> bool) -> Vec<Element> {
         wait_for(&format!("fitting answer to {expression}"), STARTING, || {
