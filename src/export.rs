@@ -89,11 +89,13 @@ mod tests {
     use crate::roster::TargetInfo;
     use crate::stats::{LedgerWriter, Shape, WorkerStats};
 
-    fn exports() -> Exports {
+    /// With those who write to the ledgers, and so are at work for as long as these are held.
+    fn exports() -> (Exports, Vec<LedgerWriter>) {
         let shape = Shape::new(3, &[0.001, 0.01, 1.0]);
         let worker = Arc::new(WorkerStats::new(shape.clone()));
         worker.record_lag(70_000);
         let roster = Arc::new(Roster::new(shape.clone(), vec![worker]));
+        let mut writers = Vec::new();
         for name in ["a", "b", "gone"] {
             let info = TargetInfo {
                 insecure: Some(name == "b"),
@@ -122,9 +124,10 @@ mod tests {
             writer.start();
             writer.finish(Outcome::failed(Reason::Eof), 2_000_000_000, 1, &trace);
             writer.drop_arrivals(DropReason::Late, 5);
+            writers.push(writer);
         }
         roster.retire("gone");
-        Exports::new(roster, Arc::new(Vitals::new(Arc::new(|| 3)))).expect("distinct metrics")
+        (Exports::new(roster, Arc::new(Vitals::new(Arc::new(|| 3)))).expect("distinct metrics"), writers)
     }
 
     /// The lines that don't change between two scrapes.
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_text_is_that_of_the_gathered_families() {
-        let exports = exports();
+        let (exports, _at_work) = exports();
         let direct = String::from_utf8(exports.whole(Format::Text).expect("text")).expect("text");
         let gathered = text::encode(&exports.gather()).expect("text");
         assert_eq!(steady(&direct), steady(&gathered));
@@ -159,7 +162,8 @@ mod tests {
 
     #[test]
     fn every_metric_of_the_catalogue_is_exported_once() {
-        let families = exports().gather();
+        let (exports, _at_work) = exports();
+        let families = exports.gather();
         for metric in catalogue::ALL {
             let of_name = families.iter().filter(|family| family.name() == metric.name).count();
             assert_eq!(of_name, 1, "{}", metric.name);

@@ -184,7 +184,9 @@ fn ten_connections() -> Frames {
 }
 
 /// Name of a target, the reason it fails for, and what its server does with each request.
-fn broken_answers() -> [(&'static str, &'static str, fn(Request) -> Script); 15] {
+type Broken = (&'static str, &'static str, fn(Request) -> Script);
+
+fn broken_answers() -> [Broken; 15] {
     /// `content-length: 9`.
     const NINE: &[u8] = b"\x0f\x0d\x019";
     const INTERNAL_ERROR: u32 = 2;
@@ -256,7 +258,9 @@ fn every_broken_answer_over_http2_has_its_one_reason_until_it_is_whole() {
         assert_eq!(closed(&failed, name), HashMap::new(), "{name}");
     }
 
-    cases.iter().for_each(|(_, _, server)| server.set_script(answer));
+    for (_, _, server) in &cases {
+        server.set_script(answer);
+    }
     let names: Vec<_> = cases.iter().map(|(name, ..)| *name).collect();
     let healed = assert_recover(&daemon, &names, 10.0, TIMEOUT);
     for (name, reason, _) in &cases {

@@ -291,7 +291,9 @@ fn a_silent_handshake_is_tls_timeout_until_the_server_goes_on() {
     nginx.thaw();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let good = assert_recover(&daemon, &names, 10.0, Duration::from_millis(200));
-    names.iter().for_each(|name| assert_only_failure(&good, name, "tls_timeout"));
+    for name in names {
+        assert_only_failure(&good, name, "tls_timeout");
+    }
 }
 
 /// Who has no certificate, or a stranger's, gets an answer: nginx finishes the handshake and says 400.

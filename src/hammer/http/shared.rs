@@ -220,9 +220,8 @@ async fn drive(
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.sender.is_closed() {
-            self.fate.close_reason.set(self.end.get().unwrap_or(CloseReason::Retired));
-        }
+        // Does nothing to a connection that is closed, and counted, already.
+        self.fate.close_reason.set(self.end.get().unwrap_or(CloseReason::Retired));
         if let Some(task) = self.tasks.0.task.borrow_mut().take() {
             task.abort();
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// REFUSED_STREAM.
+/// The code `REFUSED_STREAM`.
 pub(crate) const REFUSED: u32 = 7;
 
 type Handler = dyn Fn(Request) -> Script + Send + Sync;
@@ -171,7 +171,7 @@ impl Script {
         self.send(&frame(HEADERS, END_HEADERS, stream, b"\x08\x03103"))
     }
 
-    /// RST_STREAM.
+    /// The end of this stream, with a code: `RST_STREAM`.
     pub(crate) fn reset(self, stream: u32, code: u32) -> Self {
         self.send(&frame(RST_STREAM, 0, stream, &code.to_be_bytes()))
     }
