@@ -16,6 +16,10 @@ mod drain;
 mod faults;
 mod harness;
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
+#[cfg(feature = "http3")]
+mod http3_faults;
 mod names;
 mod network;
 mod overload;

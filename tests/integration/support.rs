@@ -3,6 +3,8 @@
 //! Everything started here listens on a port of its own, is bounded in time and is ended by its process id when it
 //! goes out of scope, so that tests may run beside each other.
 
+#[cfg(feature = "http3")]
+pub(crate) mod caddy_http3;
 pub(crate) mod certificates;
 pub(crate) mod cgroup;
 pub(crate) mod client;
@@ -16,6 +18,8 @@ pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod prometheus;
+#[cfg(feature = "http3")]
+pub(crate) mod quic;
 pub(crate) mod scrape;
 
 use std::fs::OpenOptions;
