@@ -15,7 +15,7 @@ mod tls;
 pub use dial::{Dialer, Guard};
 pub use pool::{Pool, Pooled, Tenure};
 #[cfg(feature = "http3")]
-pub use quic::{Answered, Line, Open, Quic, reason_of as quic_reason};
+pub use quic::{Answered, Line, Open, Quic, reason_of as quic_reason, tell_peers};
 pub use resolve::{Manner, Question, Resolver, ResolverService};
 pub use route::{Family, HttpVersion, Peer, PoolPolicy, Refresh, Route};
 pub use socket::{Fate, Link, Socket};

@@ -38,7 +38,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_SILENCE_MS: u32 = 15_000;
 /// Streams of its own that a peer may have open: HTTP/3 has use for three.
 const MAX_PEER_STREAMS: u32 = 8;
-/// Bytes that a peer may send before they are read, on all streams together.
+/// Bytes that a peer may send before they are read, on one stream. h3 looks at all that has come with every frame: this
+/// bounds what many small frames cost.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same on all streams together.
 const RECEIVE_WINDOW: u32 = 8 << 20;
 
 /// A connection to a peer that has answered, and is not secured yet.
@@ -117,6 +120,17 @@ pub(super) async fn greet(address: SocketAddr, tls: &Tls, ledger: &Arc<Ledger>) 
     Ok(Answered { connecting, line, open, handshake_timeout: tls.spec().handshake_timeout })
 }
 
+/// Lets what has closed connections run on, which it does in tasks of its own, until their peers are told.
+pub fn tell_peers(runtime: &tokio::runtime::Runtime) {
+    /// In each there is time for dozens of tasks.
+    const TURNS: usize = 100;
+    runtime.block_on(async {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
 impl Answered {
     /// Completes the handshake.
     pub async fn secure(self) -> Result<Quic, Fault> {
@@ -179,6 +193,7 @@ fn client_config(tls: &Tls) -> Result<quinn::ClientConfig, Fault> {
             .max_idle_timeout(Some(VarInt::from_u32(MAX_SILENCE_MS).into()))
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(MAX_PEER_STREAMS))
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
             .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
             .datagram_receive_buffer_size(None);
         Arc::new(transport)
@@ -196,6 +211,8 @@ pub fn reason_of(error: &ConnectionError) -> Reason {
     const NO_ERROR: u64 = 0x0;
     const INTERNAL_ERROR: u64 = 0x1;
     const CONNECTION_REFUSED: u64 = 0x2;
+    // RFC 8446, 6; RFC 9001, 4.8.
+    const DECRYPT_ERROR: u64 = 0x100 + 51;
     // RFC 9114, 8.1.
     const H3_NO_ERROR: u64 = 0x100;
     const H3_INTERNAL_ERROR: u64 = 0x102;
@@ -203,7 +220,11 @@ pub fn reason_of(error: &ConnectionError) -> Reason {
     const H3_REQUEST_CANCELLED: u64 = 0x10c;
     match error {
         ConnectionError::VersionMismatch => Reason::TlsProtocol,
-        ConnectionError::TransportError(error) => of_alert(error.code.into()).unwrap_or(Reason::Protocol),
+        ConnectionError::TransportError(error) => match error.code.into() {
+            // By which rustls refuses a certificate whose issuer is another one of the same name.
+            DECRYPT_ERROR => Reason::TlsCertificate,
+            code => of_alert(code).unwrap_or(Reason::Protocol),
+        },
         ConnectionError::ConnectionClosed(close) => match close.error_code.into() {
             NO_ERROR => Reason::Eof,
             INTERNAL_ERROR => Reason::Reset,

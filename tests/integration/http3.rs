@@ -84,8 +84,10 @@ fn http3_is_spoken_on_one_connection_and_both_ledgers_agree() {
     let scrape = daemon.scrape_after("a", 100.0);
     assert_eq!(failures(&scrape, "a"), HashMap::new());
     assert_eq!((opened(&scrape), open(&scrape)), (1.0, 1.0));
-    assert_eq!(["dns", "connect", "tls"].map(|phase| phase_count(&scrape, phase)), [0.0, 1.0, 1.0]);
     let finished = scrape.value("hammerd_requests_total", &[("target", "a")]);
+    assert_eq!(["dns", "tls"].map(|phase| phase_count(&scrape, phase)), [0.0, 1.0]);
+    // Those that came while the connection was opened waited for it.
+    assert!((1.0..finished / 2.0).contains(&phase_count(&scrape, "connect")), "{}", scrape.summary());
     assert!(phase_count(&scrape, "receive") >= finished && phase_count(&scrape, "wait") >= finished);
     assert_eq!(scrape.value(EXPIRY, &[("target", "a")]), seconds(VALID.1));
     let received = scrape.value("hammerd_received_bytes_total", &[("target", "a")]);
@@ -139,6 +141,7 @@ fn a_request_is_what_the_config_says() {
     assert_eq!(failures(&scrape, "head"), HashMap::new());
     assert_only_failure(&scrape, "missing", "status");
     let requests = origin.requests();
+    assert!(requests.len() >= 5, "{} requests came through", requests.len());
     assert!(
         requests.iter().all(|request| {
             request.method == "POST" && request.body.len() == 3 << 20 && request.header("x-team") == Some("pay")
@@ -191,14 +194,16 @@ fn connect_to_changes_the_way_and_not_the_names() {
 #[test]
 fn a_client_certificate_is_shown_and_its_absence_is_tls_certificate() {
     let trust = Trust::new();
-    let caddy = CaddyHttp3::builder(trust.authority.server(&["127.0.0.1"])).client_ca(&trust.authority).start();
+    let certificate = trust.authority.server(&["service.test"]);
+    let caddy = CaddyHttp3::builder(certificate).client_ca(&trust.authority).start();
+    let there = format!("{}connect_to = \"{}\"\n", trust.lines(), caddy.address());
     let client = trust.authority.client("hammer");
     std::fs::write(trust.path("client.pem"), client.cert).expect("a file");
     std::fs::write(trust.path("client.key"), client.key).expect("a file");
     let file = |key: &str, name: &str| format!("tls.{key} = \"{}\"\n", trust.path(name).display());
-    let identity = trust.lines() + &file("cert_file", "client.pem") + &file("key_file", "client.key");
-    let config = target("a", &caddy.url("/known"), "10/s", &identity)
-        + &target("nobody", &caddy.url("/nobody"), "10/s", &trust.lines());
+    let identity = there.clone() + &file("cert_file", "client.pem") + &file("key_file", "client.key");
+    let config = target("a", "https://service.test/known", "10/s", &identity)
+        + &target("nobody", "https://service.test/nobody", "10/s", &there);
     let daemon = Daemon::start(&config);
     assert_only_failure(&daemon.scrape_after("nobody", 10.0), "nobody", "tls_certificate");
     let scrape = daemon.scrape_after("a", 10.0);

@@ -70,7 +70,8 @@ fn broken_answers() -> Vec<(&'static str, &'static str, Answer)> {
             Answer::of([Step::Send([ok(), data(b"half")].concat()), Step::Pause(TICK), Step::Close(NO_ERROR)]),
         ),
         // 22
-        ("garbage", "protocol", Answer::raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".repeat(30), Step::Finish)),
+        // A PING of HTTP/2.
+        ("http2", "protocol", Answer::raw([&[0x6, 8], [0; 8].as_slice()].concat(), Step::Finish)),
         ("no-head", "protocol", Answer::raw(data(b"ok"), Step::Finish)),
         ("no-status", "protocol", Answer::raw(frame(0x1, &[0, 0]), Step::Finish)),
         ("bad-qpack", "protocol", Answer::raw(frame(0x1, &[0xff; 9]), Step::Finish)),
@@ -90,11 +91,12 @@ fn every_broken_answer_has_its_one_reason_and_the_next_good_one_is_good() {
     let (trust, cases) = (Trust::new(), broken_answers());
     let mut config = "[limits]\nmax_body = \"256KiB\"\n".to_owned();
     let mut origins = Vec::new();
-    for (name, _, answer) in &cases {
+    for (name, reason, answer) in &cases {
         let answer = answer.clone();
         let origin = origin(&trust, move |_| answer.clone());
+        let timeout = if reason.starts_with("timeout") { "1s" } else { "20s" };
         // One at a time: the end of a connection has one reason for the request that brought it about.
-        let rest = format!("{}timeout = \"400ms\"\nmax_in_flight = 1\n", trust.lines());
+        let rest = format!("{}timeout = \"{timeout}\"\nmax_in_flight = 1\n", trust.lines());
         config.push_str(&target(name, &origin.url("/"), "10/s", &rest));
         origins.push(origin);
     }
@@ -336,4 +338,17 @@ fn an_early_answer_to_a_large_post_is_counted() {
         assert_eq!(responses(&scrape, "a", "503"), scrape.value("hammerd_requests_total", &[("target", "a")]));
         assert_eq!(opened(&scrape), 1.0, "{}", scrape.summary());
     }
+}
+
+/// As a socket's end is over TCP.
+#[test]
+fn a_server_is_told_when_its_connection_is_closed_and_when_the_daemon_ends() {
+    let trust = Trust::new();
+    let origin = origin(&trust, |_| Answer::ok("ok"));
+    let rest = format!("{}pool.max_requests = 10\n", trust.lines());
+    let mut daemon = Daemon::start(&target("a", &origin.url("/"), "50/s", &rest));
+    daemon.scrape_after("a", 25.0);
+    assert_same_count(&mut daemon, || origin.requests().len());
+    wait_until("the end of each connection", PATIENCE, || origin.closes().len() == origin.connections());
+    assert!(origin.closes().iter().all(|&code| code == u64::from(NO_ERROR)), "{:?}", origin.closes());
 }

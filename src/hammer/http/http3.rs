@@ -17,7 +17,7 @@ use h3::error::{Code, ConnectionError, LocalError, StreamError};
 use hyper::header::{CONTENT_LENGTH, HeaderMap};
 use hyper::{Method, Request, StatusCode};
 
-use self::frames::Violation;
+use self::frames::{Body, Violation};
 use self::streams::{Backend, Both, Gate, Opener, Receiving, Sending};
 use super::road::{Seat, Seats};
 use crate::clock;
@@ -234,7 +234,7 @@ impl Stream {
         trace: &Trace,
     ) -> Result<StatusCode, Loss> {
         let number = self.place.as_ref().map_or(u64::MAX, Both::number);
-        let ended = self.place.as_ref().map(Both::ended).unwrap_or_default();
+        let whole = self.place.as_ref().map(Both::whole).unwrap_or_default();
         // Its first poll takes what is offered, and nobody else runs before.
         self.shared.gate.offer(self.place.take());
         let sent = self.shared.sender.clone().send_request(request).await;
@@ -242,7 +242,7 @@ impl Stream {
         self.shared.gate.offer(None);
         let (up, down) = sent.map_err(|error| self.loss(&error, number, true))?.split();
         let mut sending = pin!(send(up, spec.body.clone()));
-        let mut receiving = pin!(receive(down, &ended, spec, trace));
+        let mut receiving = pin!(receive(down, &whole, spec, trace));
         let mut all_sent = false;
         let exchanged = poll_fn(|cx| {
             if let Poll::Ready(received) = receiving.as_mut().poll(cx) {
@@ -332,10 +332,10 @@ async fn send(mut up: RequestStream<Sending, Bytes>, body: Bytes) -> Result<(), 
     up.finish().await
 }
 
-/// Reads a response to its end. `ended` tells that all of the stream has come.
+/// Reads a response to its end. `whole` tells what there is of its body once all has come.
 async fn receive(
     mut down: RequestStream<Receiving, Bytes>,
-    ended: &Cell<bool>,
+    whole: &Cell<Option<Body>>,
     spec: &HttpRequest,
     trace: &Trace,
 ) -> Result<StatusCode, Wrong> {
@@ -346,13 +346,15 @@ async fn receive(
         }
     };
     trace.enter(Stage::Receive, clock::now_ns());
-    let mut received = 0;
+    // h3 speaks of an end after trailers and an empty DATA frame too.
+    let (mut received, mut ends) = (0, 0);
     loop {
         match down.recv_data().await? {
             Some(data) => received += data.remaining() as u64,
-            // h3 says so of an empty DATA frame too.
-            None if ended.get() => break,
-            None => {}
+            None => ends += 1,
+        }
+        if whole.get().is_some_and(|body| received == body.bytes || ends > body.frames + 2) {
+            break;
         }
         if received > spec.max_body {
             let text = format!("the body exceeds {} bytes", spec.max_body);

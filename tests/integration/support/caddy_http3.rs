@@ -121,10 +121,12 @@ https://:{port} {{
         output file {directory}/access.log
     }}
     root {directory}
-    file_server /64k
-    respond /404 404
-    {}
-    respond "ok"
+    route {{
+        file_server /64k
+        respond /404 404
+        {}
+        respond "ok"
+    }}
 }}
 "#,
             client_auth.unwrap_or_default(),

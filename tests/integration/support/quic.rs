@@ -86,6 +86,7 @@ struct Shared {
     slowly: bool,
     requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
+    closes: Mutex<Vec<u64>>,
     most_running: AtomicUsize,
 }
 
@@ -175,6 +176,7 @@ impl Builder {
             slowly: self.receive_window.is_some(),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
+            closes: Mutex::default(),
             most_running: AtomicUsize::new(0),
         });
         let (stop, stopped) = oneshot::channel();
@@ -254,6 +256,11 @@ impl QuicOrigin {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// The code of each connection that the client has closed.
+    pub(crate) fn closes(&self) -> Vec<u64> {
+        lock(&self.shared.closes).clone()
+    }
+
     /// The largest number of requests that ran at once on one connection.
     pub(crate) fn most_at_once(&self) -> usize {
         self.shared.most_running.load(Ordering::Relaxed)
@@ -299,7 +306,15 @@ async fn serve(connection: Connection, number: usize, shared: Arc<Shared>) {
     }
     let control = Arc::new(tokio::sync::Mutex::new(control));
     let running = Arc::new(AtomicUsize::new(0));
-    while let Ok((up, down)) = connection.accept_bi().await {
+    loop {
+        let (up, down) = match connection.accept_bi().await {
+            Ok(stream) => stream,
+            Err(quinn::ConnectionError::ApplicationClosed(close)) => {
+                lock(&shared.closes).push(close.error_code.into());
+                return;
+            }
+            Err(_) => return,
+        };
         let now = running.fetch_add(1, Ordering::Relaxed) + 1;
         shared.most_running.fetch_max(now, Ordering::Relaxed);
         let (connection, shared, control) = (connection.clone(), Arc::clone(&shared), Arc::clone(&control));

@@ -14,7 +14,7 @@ use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 
-use super::frames::{Frames, Violation};
+use super::frames::{Body, Frames, Violation};
 
 type Pair = (quinn::SendStream, quinn::RecvStream);
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>>>>;
@@ -62,8 +62,8 @@ pub(super) struct Receiving {
     stream: quinn::RecvStream,
     gate: Rc<Gate>,
     frames: Frames,
-    /// Whether all has come, which h3 does not tell.
-    ended: Rc<Cell<bool>>,
+    /// Its body, once all has come.
+    whole: Rc<Cell<Option<Body>>>,
     /// Nothing more is read: see [`Violation::Endless`].
     deaf: bool,
 }
@@ -209,9 +209,9 @@ impl Both {
         VarInt::from(self.up.stream.id()).into_inner()
     }
 
-    /// Becomes true when all has come from the peer.
-    pub(super) fn ended(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.down.ended)
+    /// Tells the whole of the response's body once all has come.
+    pub(super) fn whole(&self) -> Rc<Cell<Option<Body>>> {
+        Rc::clone(&self.down.whole)
     }
 }
 
@@ -309,12 +309,12 @@ impl Drop for Sending {
 
 impl Receiving {
     fn new(stream: quinn::RecvStream, gate: Rc<Gate>, frames: Frames) -> Self {
-        Self { stream, gate, frames, ended: Rc::default(), deaf: false }
+        Self { stream, gate, frames, whole: Rc::default(), deaf: false }
     }
 
     fn follow(&mut self, chunk: Option<&[u8]>) -> Result<(), Violation> {
         let Some(bytes) = chunk else {
-            self.ended.set(true);
+            self.whole.set(Some(self.frames.body()));
             return self.frames.end();
         };
         self.frames.follow(bytes)?;
@@ -357,7 +357,7 @@ impl quic::RecvStream for Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        if !self.ended.get() {
+        if self.whole.get().is_none() {
             quic::RecvStream::stop_sending(self, Code::H3_REQUEST_CANCELLED.value());
         }
     }
