@@ -166,7 +166,12 @@ impl HttpHammer {
             stream.finish();
             return Sent::Over(Err(Fault::new(Reason::Protocol, "the host header can't be an HTTP/3 authority")));
         };
-        let request = template.request(None).map(|_| ());
+        let mut request = template.request(None).map(|_| ());
+        let body = &self.template.spec().body;
+        if !body.is_empty() {
+            // As hyper has it over the others.
+            request.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+        }
         let loss = match stream.exchange(request, self.template.spec(), trace).await {
             Ok(status) => {
                 stream.finish();
