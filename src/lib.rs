@@ -14,7 +14,8 @@
 //!
 //! An arrival that goes on is now a [strike](hammer): a task of its own under one deadline. Its hammer takes the most
 //! recently used idle connection, or resolves and dials ([`net`]), sends the request, reads the response to its end, and
-//! puts the connection back. What came of it is an [`outcome`]: a complete response, or exactly one reason why not, and how
+//! puts the connection back. (Over HTTP/2, and over HTTP/3 when it is built in by the feature `http3`, requests share
+//! connections instead.) What came of it is an [`outcome`]: a complete response, or exactly one reason why not, and how
 //! long each phase took.
 //!
 //! The outcome is added to the target's [ledger](stats): plain cells that only this worker writes. There the request stays,

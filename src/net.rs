@@ -4,6 +4,8 @@
 
 mod dial;
 mod pool;
+#[cfg(feature = "http3")]
+mod quic;
 mod resolve;
 mod route;
 mod socket;
@@ -12,6 +14,8 @@ mod tls;
 
 pub use dial::{Dialer, Guard};
 pub use pool::{Pool, Pooled, Tenure};
+#[cfg(feature = "http3")]
+pub use quic::{Answered, Line, Open, Quic, reason_of as quic_reason, tell_peers};
 pub use resolve::{Addresses, Manner, Question, Resolver, ResolverService};
 pub use route::{Family, HttpVersion, Peer, PoolPolicy, Refresh, Route};
 pub use socket::{Fate, Link, Socket};

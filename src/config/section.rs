@@ -212,8 +212,8 @@ section! {
         /// Where connections go in place of the URL's host: `host:port`, or `unix:/path` for a Unix domain socket. The
         /// Host header and the name in TLS stay.
         connect_to: ConnectTo,
-        /// HTTP version: "1.1", "2" (without TLS by prior knowledge), or "auto", which over TLS is what the server
-        /// chooses, and 1.1 without.
+        /// HTTP version: "1.1", "2" (without TLS by prior knowledge), "3" (over QUIC, for https, in a hammerd that was
+        /// built with it), or "auto", which over TLS is what the server chooses of 1.1 and 2, and 1.1 without.
         http_version: HttpVersionWord = "auto",
         /// TLS, for https.
         tls: Nested<Tls>,
@@ -241,7 +241,7 @@ section! {
         insecure_skip_verify: Flag = false,
         /// Whether sessions are resumed.
         resumption: Flag = true,
-        /// How long a handshake may take.
+        /// How long a handshake may take; over HTTP/3 from the first answer on.
         handshake_timeout: Span<1_000, 3_600_000_000> = "5s",
     }
 }
@@ -274,7 +274,7 @@ section! {
         idle_timeout: Span<10_000, 86_400_000_000> = "55s",
         /// Connections opened on each worker before they are needed.
         preconnect: Count<0, 10_000> = 0,
-        /// How long opening a connection may take, all addresses together.
+        /// How long opening a connection may take, all addresses together; over HTTP/3 until the first answer.
         connect_timeout: Span<1_000, 3_600_000_000> = "5s",
     }
 }

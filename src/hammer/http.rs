@@ -1,11 +1,13 @@
-//! HTTP/1.1 and HTTP/2.
+//! HTTP/1.1, HTTP/2 and, when it is built in, HTTP/3.
 //!
-//! Over HTTP/1.1 one exchange at a time on a connection, kept alive between them; over HTTP/2 as many as the peer allows.
+//! Over HTTP/1.1 one exchange at a time on a connection, kept alive between them; over the others as many as the peer allows.
 //! A request that the peer certainly never saw goes to another connection; anything else is tried once. Bodies are read
 //! to their end and thrown away.
 
 mod connection;
 mod fault;
+#[cfg(feature = "http3")]
+mod http3;
 mod mark;
 mod request;
 mod road;
@@ -38,7 +40,7 @@ const MAX_RESENDS: usize = 3;
 #[derive(Debug)]
 pub struct HttpHammer {
     template: Template,
-    /// Made when it is first needed; `None` inside when it can't be.
+    /// For HTTP/2 and HTTP/3. Made when it is first needed; `None` inside when it can't be.
     template2: OnceCell<Option<Template>>,
     /// Of the requests, if they carry any.
     marks: Option<Marks>,
@@ -90,6 +92,8 @@ impl Hammer for HttpHammer {
             let sent = match self.road.way(trace, deadline_ns, fresh).await? {
                 Way::Alone(connection, reused) => self.strike_alone(connection, reused, mark, trace).await,
                 Way::Beside(stream) => self.strike_beside(stream, mark, trace).await,
+                #[cfg(feature = "http3")]
+                Way::OverQuic(stream) => Box::pin(self.strike_over_quic(*stream, mark, trace)).await,
             };
             match sent {
                 Sent::Over(result) => return result,
@@ -173,6 +177,35 @@ impl HttpHammer {
         stream.finish();
         self.road.keep_swept();
         Sent::Over(drained.map(|()| self.answer(head.status)))
+    }
+
+    /// Over HTTP/3.
+    #[cfg(feature = "http3")]
+    async fn strike_over_quic(&self, mut stream: http3::Stream, mark: Option<Mark<'_>>, trace: &Trace) -> Sent {
+        let Some(template) = self.template2.get_or_init(|| Template::http2(Arc::clone(self.template.spec()))) else {
+            stream.finish();
+            return Sent::Over(Err(Fault::new(Reason::Protocol, "the host header can't be an HTTP/3 authority")));
+        };
+        let mut request = template.request(None, mark).map(|_| ());
+        let body = &self.template.spec().body;
+        if !body.is_empty() {
+            // As hyper has it over the others.
+            request.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+        }
+        let loss = match stream.exchange(request, self.template.spec(), trace).await {
+            Ok(status) => {
+                stream.finish();
+                self.road.keep_swept();
+                return Sent::Over(Ok(self.answer(status)));
+            }
+            Err(loss) => loss,
+        };
+        match loss.end {
+            None => stream.finish(),
+            Some(reason) => stream.give_up(reason),
+        }
+        self.road.keep_swept();
+        if loss.never { Sent::Never(loss.fault) } else { Sent::Over(Err(loss.fault)) }
     }
 
     fn answer(&self, status: hyper::StatusCode) -> Answer {

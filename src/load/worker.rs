@@ -109,6 +109,8 @@ impl Worker {
             tasks.block_on(&runtime, Station::new(index, peers, tuning, wake).run(inbox));
             // What is still in flight is cut off, and counted, here.
             drop(tasks);
+            #[cfg(feature = "http3")]
+            crate::net::tell_peers(&runtime);
         })?;
         Ok(Self { commands, thread })
     }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Duration, timeout};
 
+#[cfg(feature = "http3")]
+use super::Answered;
 use super::{Addresses, Fault, Link, Manner, Peer, Question, Refresh, Resolver, Route, Socket};
 use crate::clock;
 use crate::outcome::{Reason, Stage, Trace};
@@ -199,6 +201,25 @@ impl Dialer {
     }
 
     async fn dial_tcp(&self, port: u16, trace: &Trace, deadline_ns: u64) -> Result<TcpStream, Fault> {
+        self.try_each(port, trace, deadline_ns, connect).await
+    }
+
+    /// As [`dial`](Self::dial), over QUIC: to the first answer, by which the peer shows that it is there.
+    #[cfg(feature = "http3")]
+    pub async fn dial_quic(&self, tls: &super::Tls, trace: &Trace, deadline_ns: u64) -> Result<Answered, Fault> {
+        let Peer::Tcp { port, .. } = self.route.peer else {
+            return Err(Fault::new(Reason::ConnectUnreachable, "QUIC can't be spoken over a Unix domain socket"));
+        };
+        self.try_each(port, trace, deadline_ns, |address| super::quic::greet(address, tls, &self.ledger)).await
+    }
+
+    async fn try_each<T>(
+        &self,
+        port: u16,
+        trace: &Trace,
+        deadline_ns: u64,
+        connect: impl AsyncFn(SocketAddr) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let addresses = self.addresses(trace, deadline_ns).await?;
         let now_ns = clock::now_ns();
         trace.enter(Stage::Connect, now_ns);
@@ -210,10 +231,12 @@ impl Dialer {
             let address = SocketAddr::new(admitted[attempt], port);
             let left = Duration::from_nanos(deadline_ns.saturating_sub(clock::now_ns()));
             let budget = budget(left, admitted.len() - attempt - 1);
-            match connect(address, budget).await {
-                Ok(stream) => {
+            let connected = timeout(budget, connect(address)).await;
+            let too_slow = |_| Err(Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time")));
+            match connected.unwrap_or_else(too_slow) {
+                Ok(connection) => {
                     self.dead.borrow_mut().retain(|(dead, _)| *dead != address.ip());
-                    return Ok(stream);
+                    return Ok(connection);
                 }
                 Err(fault) => {
                     if self.is_to_blame(fault.reason, budget, admitted.len()) {
@@ -304,10 +327,8 @@ fn budget(left: Duration, others_left: usize) -> Duration {
     }
 }
 
-async fn connect(address: SocketAddr, budget: Duration) -> Result<TcpStream, Fault> {
-    let connecting = async { socket_for(address)?.connect(address).await };
-    let too_slow = || Fault::new(Reason::ConnectTimeout, format!("{address} did not answer in time"));
-    let connected = timeout(budget, connecting).await.map_err(|_| too_slow())?;
+async fn connect(address: SocketAddr) -> Result<TcpStream, Fault> {
+    let connected = async { socket_for(address)?.connect(address).await }.await;
     let stream = connected.map_err(|error| Fault::new(reason_of(&error), format!("{address}: {error}")))?;
     // Refused only on a socket that is dead already, which the first write will tell better.
     let _ = stream.set_nodelay(true);
@@ -331,25 +352,31 @@ async fn connect_unix(path: &Path, budget: Duration) -> Result<UnixStream, Fault
     }
 }
 
-/// A socket, unless it would be one of the last that may be open.
 fn socket_for(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    keep_spare_descriptors(&socket)?;
+    Ok(socket)
+}
+
+/// Refuses a socket that is one of the last descriptors that may be open.
+pub(super) fn keep_spare_descriptors(socket: &impl AsRawFd) -> io::Result<()> {
     // The kernel gives the lowest number that is free: all below are in use.
     let in_use = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
     match getrlimit(Resource::Nofile).current {
         Some(limit) if in_use >= limit - MAX_SPARE_DESCRIPTORS.min(limit / 4) => Err(Errno::MFILE.into()),
-        _ => Ok(socket),
+        _ => Ok(()),
     }
 }
 
-fn reason_of(error: &io::Error) -> Reason {
+pub(super) fn reason_of(error: &io::Error) -> Reason {
     match Errno::from_io_error(error) {
         Some(Errno::CONNREFUSED) => Reason::ConnectRefused,
         Some(Errno::TIMEDOUT) => Reason::ConnectTimeout,
         Some(
             Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN | Errno::ACCESS | Errno::PERM,
         ) => Reason::ConnectUnreachable,
-        Some(Errno::ADDRNOTAVAIL) => Reason::LocalPorts,
+        // The one of a TCP socket, the other of a UDP socket.
+        Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => Reason::LocalPorts,
         Some(Errno::MFILE | Errno::NFILE) => Reason::LocalFds,
         Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => Reason::Reset,
         // A blackhole route fails at once with EINVAL: nothing can be reached there.

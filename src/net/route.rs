@@ -25,7 +25,7 @@ pub struct Route {
 /// Who is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP port.
+    /// A TCP port, or for HTTP/3 a UDP port.
     Tcp {
         /// A name, or an address literal without brackets.
         host: String,
@@ -96,6 +96,8 @@ labels! {
         Http1 => "1.1",
         /// HTTP/2; without TLS by prior knowledge.
         Http2 => "2",
+        /// HTTP/3, over QUIC.
+        Http3 => "3",
     }
 }
 

@@ -169,7 +169,7 @@ impl Tls {
         }
     }
 
-    fn config(&self, now_ns: u64) -> Arc<ClientConfig> {
+    pub(super) fn config(&self, now_ns: u64) -> Arc<ClientConfig> {
         let identity = self.identity.as_ref().map_or(0, |identity| identity.renew(now_ns));
         let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         // A resumed session would go on in the name of the certificate that it began with.

@@ -18,6 +18,10 @@ mod encodings;
 mod faults;
 mod harness;
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
+#[cfg(feature = "http3")]
+mod http3_faults;
 mod links;
 mod names;
 mod network;

@@ -4,6 +4,8 @@
 //! goes out of scope, so that tests may run beside each other.
 
 pub(crate) mod caddy;
+#[cfg(feature = "http3")]
+pub(crate) mod caddy_http3;
 pub(crate) mod certificates;
 pub(crate) mod cgroup;
 pub(crate) mod client;
@@ -20,6 +22,8 @@ pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod process;
 pub(crate) mod prometheus;
+#[cfg(feature = "http3")]
+pub(crate) mod quic;
 pub(crate) mod scrape;
 
 use std::fs::OpenOptions;

@@ -43,6 +43,25 @@ fn pick<'a, S, T>(
     }
 }
 
+/// Why a version of HTTP can't be had; `http3` tells whether that is built in.
+fn refusals(version: HttpVersion, http3: bool, secure: bool, peer: Option<&Peer>, reuse: bool) -> Vec<&'static str> {
+    let (is2, is3) = (version == HttpVersion::Http2, version == HttpVersion::Http3);
+    let if_so = |holds: bool, text| holds.then_some(text);
+    [
+        if_so(is3 && !http3, "this hammerd was built without HTTP/3; one that has it is built with --features http3"),
+        if_so(is3 && !secure, "HTTP/3 is always over TLS: it needs a URL that begins with https://"),
+        if_so(
+            is3 && matches!(peer, Some(Peer::Unix(_))),
+            "HTTP/3 goes over UDP: connect_to can be a host and port, and no Unix domain socket",
+        ),
+        if_so(is2 && !reuse, "HTTP/2 is many requests on one connection: it can't be had with pool.reuse = false"),
+        if_so(is3 && !reuse, "HTTP/3 is many requests on one connection: it can't be had with pool.reuse = false"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 fn has_secret(tls: &section::Tls) -> bool {
     let secret = |file: &Slot<PathBuf>| file.found().is_some_and(|found| found.secret);
     [&tls.ca_file, &tls.cert_file, &tls.key_file].into_iter().any(secret)
@@ -63,15 +82,16 @@ impl<'a> Build<'a> {
     {
         let pool = self.pool(own, path);
         let version = own.http_version.or(&self.defaults.http_version).found();
-        if let (Some(version), Some(pool)) = (version, &pool)
-            && version.value == HttpVersion::Http2
-            && !pool.reuse
-        {
-            let text = "HTTP/2 is many requests on one connection: it can't be had with pool.reuse = false";
-            self.mistakes.push(version.place, join(path, "http_version"), text);
-        }
         let route = self.route(own, path, endpoint);
+        if let Some(version) = version {
+            let (peer, reuse) = (route.as_ref().map(|route| &route.peer), pool.is_none_or(|pool| pool.reuse));
+            let refusals = refusals(version.value, cfg!(feature = "http3"), endpoint.secure, peer, reuse);
+            for text in refusals {
+                self.mistakes.push(version.place, join(path, "http_version"), text);
+            }
+        }
         let alpn: &[&'static [u8]] = match version.map(|version| version.value) {
+            Some(HttpVersion::Http3) => &[b"h3"],
             Some(HttpVersion::Http2) => &[b"h2"],
             Some(HttpVersion::Auto) if pool.is_some_and(|pool| pool.reuse) => &[b"h2", b"http/1.1"],
             _ => &[b"http/1.1"],
@@ -237,3 +257,29 @@ impl<'a> Build<'a> {
 
 /// Largest file of certificates or of a key, in bytes: the Mozilla list takes a quarter of it.
 const MAX_PEM: u64 = 16 * MAX_SECRET;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the tests were built with.
+    #[test]
+    fn http3_is_refused_for_each_reason_by_itself_and_for_all_at_once() {
+        let (port, socket) = (Peer::Tcp { host: "h".to_owned(), port: 1 }, Peer::Unix("/s".into()));
+        let (version2, version3) = (HttpVersion::Http2, HttpVersion::Http3);
+        assert!(refusals(version3, true, true, Some(&port), true).is_empty());
+        for (refused, words) in [
+            (refusals(version3, false, true, Some(&port), true), "built with --features http3"),
+            (refusals(version3, true, false, Some(&port), true), "begins with https://"),
+            (refusals(version3, true, true, Some(&socket), true), "no Unix domain socket"),
+            (refusals(version3, true, true, Some(&port), false), "HTTP/3 is many requests"),
+            (refusals(version2, false, false, Some(&socket), false), "HTTP/2 is many requests"),
+        ] {
+            assert!(refused.len() == 1 && refused[0].contains(words), "{words}: {refused:?}");
+        }
+        assert_eq!(refusals(version3, false, false, Some(&socket), false).len(), 4);
+        for version in [HttpVersion::Auto, HttpVersion::Http1] {
+            assert!(refusals(version, false, false, Some(&socket), false).is_empty(), "{version:?}");
+        }
+    }
+}

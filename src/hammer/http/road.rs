@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
+#[cfg(feature = "http3")]
+use super::http3;
 use super::seats::{Seat, Seats, Turn};
 use super::shared::{Shared, Stream as SharedStream};
 use crate::clock;
@@ -27,7 +29,8 @@ enum Speaks {
     /// What the first connection tells.
     Unknown,
     Http1,
-    Http2,
+    /// HTTP/2 or HTTP/3: requests run beside each other.
+    Multiplexed,
 }
 
 /// The way to a server, which a changed request to the same server keeps.
@@ -37,7 +40,7 @@ pub(super) struct Road {
     tls: Option<Arc<Tls>>,
     ledger: Arc<Ledger>,
     idle: Pool<Box<Connection>>,
-    shared: RefCell<Vec<Rc<Shared>>>,
+    shared: RefCell<Vec<Joint>>,
     version: HttpVersion,
     speaks: Cell<Speaks>,
     /// Connections that are open or being opened.
@@ -60,6 +63,39 @@ pub(super) enum Way {
     Alone(Box<Connection>, bool),
     /// Beside others.
     Beside(SharedStream),
+    /// Beside others, over HTTP/3.
+    #[cfg(feature = "http3")]
+    OverQuic(Box<http3::Stream>),
+}
+
+/// A connection that requests share.
+#[derive(Debug)]
+enum Joint {
+    Http2(Rc<Shared>),
+    #[cfg(feature = "http3")]
+    Http3(Rc<http3::Shared>),
+}
+
+/// Calls a method of whichever connection it is.
+macro_rules! either {
+    ($joint:expr, $connection:ident => $call:expr) => {
+        match $joint {
+            Joint::Http2($connection) => $call,
+            #[cfg(feature = "http3")]
+            Joint::Http3($connection) => $call,
+        }
+    };
+}
+
+impl Joint {
+    /// A place for a request, if there is room.
+    fn way(&self) -> Option<Way> {
+        match self {
+            Self::Http2(connection) => connection.has_room().then(|| Way::Beside(SharedStream::on(connection))),
+            #[cfg(feature = "http3")]
+            Self::Http3(connection) => http3::Stream::on(connection).map(|it| Way::OverQuic(Box::new(it))),
+        }
+    }
 }
 
 /// An attempt to connect that others wait for.
@@ -79,7 +115,7 @@ impl Road {
         // Whatever was shown on another road is not in use on this one.
         ledger.wire.certificate_not_after.set(0);
         let speaks = match (spec.version, &spec.tls) {
-            (HttpVersion::Http2, _) => Speaks::Http2,
+            (HttpVersion::Http2 | HttpVersion::Http3, _) => Speaks::Multiplexed,
             (HttpVersion::Http1, _) | (HttpVersion::Auto, None) => Speaks::Http1,
             (HttpVersion::Auto, Some(_)) => Speaks::Unknown,
         };
@@ -188,23 +224,24 @@ impl Road {
         }
         self.retire_unfit(now_ns);
         let shared = self.shared.borrow();
-        let roomy = shared.iter().find(|connection| connection.has_room())?;
-        Some(Way::Beside(SharedStream::on(roomy)))
+        shared.iter().find_map(Joint::way)
     }
 
     /// Lets go of shared connections that get no more requests; true when some are left.
     fn retire_unfit(&self, now_ns: u64) -> bool {
         let policy = self.idle.policy();
         let (mut shared, mut idle) = (self.shared.borrow_mut(), 0);
-        shared.retain(|connection| {
-            let gone = (!self.dialer.knows(connection.address())).then_some(CloseReason::AddressGone);
-            idle += usize::from(connection.is_idle());
-            let too_many = (connection.is_idle() && idle > self.idle.max_idle()).then_some(CloseReason::Idle);
-            let unfit = connection.unfit(now_ns, &policy).or(gone).or(too_many);
-            if let Some(reason) = unfit {
-                connection.retire(reason);
-            }
-            unfit.is_none()
+        shared.retain(|joint| {
+            either!(joint, connection => {
+                let gone = (!self.dialer.knows(connection.address())).then_some(CloseReason::AddressGone);
+                idle += usize::from(connection.is_idle());
+                let too_many = (connection.is_idle() && idle > self.idle.max_idle()).then_some(CloseReason::Idle);
+                let unfit = connection.unfit(now_ns, &policy).or(gone).or(too_many);
+                if let Some(reason) = unfit {
+                    connection.retire(reason);
+                }
+                unfit.is_none()
+            })
         });
         !shared.is_empty()
     }
@@ -241,18 +278,42 @@ impl Road {
     }
 
     async fn establish(&self, seat: Seat, trace: &Trace, deadline_ns: u64) -> Result<Way, Fault> {
+        #[cfg(feature = "http3")]
+        if let (HttpVersion::Http3, Some(tls)) = (self.version, &self.tls) {
+            // Boxed: it is larger than all else that a request needs.
+            return Box::pin(self.establish_quic(tls, seat, trace, deadline_ns)).await;
+        }
         let stream = self.stream(trace, deadline_ns).await?;
         let now_ns = clock::now_ns();
         trace.enter(Stage::Wait, now_ns);
         if self.version == HttpVersion::Http2 || stream.alpn() == Some(b"h2") {
-            self.speaks.set(Speaks::Http2);
+            self.speaks.set(Speaks::Multiplexed);
             let shared = Shared::open(stream, seat, Rc::clone(&self.seats), now_ns).await?;
             let stream = SharedStream::on(&shared);
-            self.shared.borrow_mut().push(shared);
+            self.shared.borrow_mut().push(Joint::Http2(shared));
             return Ok(Way::Beside(stream));
         }
         self.speaks.set(Speaks::Http1);
         Ok(Way::Alone(Connection::open(stream, seat, now_ns).await?, false))
+    }
+
+    #[cfg(feature = "http3")]
+    async fn establish_quic(&self, tls: &Tls, seat: Seat, trace: &Trace, deadline_ns: u64) -> Result<Way, Fault> {
+        let dialled = self.dialer.dial_quic(tls, trace, deadline_ns).await;
+        self.heed_change();
+        let answered = dialled?;
+        trace.enter(Stage::Tls, clock::now_ns());
+        let secured = answered.secure().await;
+        // Also of one that was refused.
+        self.ledger.wire.certificate_not_after.set(tls.peer_not_after());
+        let quic = secured?;
+        let now_ns = clock::now_ns();
+        trace.enter(Stage::Wait, now_ns);
+        let shared = http3::Shared::open(quic, seat, Rc::clone(&self.seats), now_ns).await?;
+        let stream = http3::Stream::on(&shared);
+        self.shared.borrow_mut().push(Joint::Http3(shared));
+        let stream = stream.ok_or_else(|| Fault::new(Reason::Eof, "the peer closed the connection at once"))?;
+        Ok(Way::OverQuic(Box::new(stream)))
     }
 
     async fn stream(&self, trace: &Trace, deadline_ns: u64) -> Result<Stream, Fault> {
@@ -355,6 +416,11 @@ async fn preconnect(road: Weak<Road>, count: usize) {
                 road.put(connection, clock::now_ns());
             }
             Ok(Ok(Way::Beside(stream))) => {
+                stream.finish();
+                road.keep_swept();
+            }
+            #[cfg(feature = "http3")]
+            Ok(Ok(Way::OverQuic(stream))) => {
                 stream.finish();
                 road.keep_swept();
             }
