@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod dead;
 pub(crate) mod dns;
+pub(crate) mod grafana;
 pub(crate) mod ledger;
 pub(crate) mod net;
 pub(crate) mod nghttpd;
