@@ -5,8 +5,6 @@
 use std::collections::{BTreeSet, HashSet};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::support::grafana::{Dashboard, Panel, folder, list, names, selectors, text};
 
 /// Units of Grafana that fit what is shown here; it takes any text without a word, and then shows it as the unit.
@@ -65,7 +63,11 @@ fn panels_have_a_title_a_description_a_unit_and_queries_of_the_chosen_datasource
                 assert!(!text(&target["legendFormat"]).is_empty(), "{at}: no legend");
             }
             for datasource in panel.targets().iter().chain([panel.0]).map(|part| &part["datasource"]) {
-                assert_eq!([text(&datasource["type"]), text(&datasource["uid"])], ["prometheus", "${datasource}"], "{at}");
+                assert_eq!(
+                    [text(&datasource["type"]), text(&datasource["uid"])],
+                    ["prometheus", "${datasource}"],
+                    "{at}"
+                );
             }
         }
         for annotation in dashboard.annotations() {
@@ -75,8 +77,8 @@ fn panels_have_a_title_a_description_a_unit_and_queries_of_the_chosen_datasource
 }
 
 /// The panel's unit and those of single columns.
-fn units<'a>(panel: Panel<'a>) -> impl Iterator<Item = &'a str> {
-    let config: &'a Value = &panel.0["fieldConfig"];
+fn units(panel: Panel<'_>) -> impl Iterator<Item = &str> {
+    let config = &panel.0["fieldConfig"];
     let properties = list(&config["overrides"]).iter().flat_map(|each| list(&each["properties"]));
     let of_columns = properties.filter(|property| property["id"] == "unit").map(|property| text(&property["value"]));
     of_columns.chain([text(&config["defaults"]["unit"])])
@@ -90,7 +92,11 @@ fn queries_name_job_and_instance_and_take_rates_over_grafanas_interval() {
         for panel in dashboard.panels() {
             for expression in panel.expressions() {
                 let at = format!("{}: {}: {expression}", dashboard.file, panel.title());
-                assert_eq!(names(expression).count(), selectors_of_hammerd(expression), "{at}: a name without matchers");
+                assert_eq!(
+                    names(expression).count(),
+                    selectors_of_hammerd(expression),
+                    "{at}: a name without matchers"
+                );
                 for (_, matchers) in selectors(expression) {
                     for matcher in ["job=~\"$job\"", "instance=~\"$instance\""] {
                         assert!(matchers.split(", ").any(|each| each == matcher), "{at}: no {matcher}");
@@ -102,7 +108,7 @@ fn queries_name_job_and_instance_and_take_rates_over_grafanas_interval() {
                     assert!(["$__rate_interval", "$__range"].contains(&window), "{at}: {window}");
                 }
                 let counters = expression.match_indices("_total{").count();
-                let grown = ["rate(", "increase("].map(|call| calls_of_counters(expression, call)).iter().sum();
+                let grown: usize = ["rate(", "increase("].map(|call| calls_of_counters(expression, call)).iter().sum();
                 assert_eq!(counters, grown, "{at}: a counter as it is");
             }
         }
@@ -172,7 +178,7 @@ fn the_first_screen_answers_without_a_click() {
         let panels = dashboard.panels();
         let outer = list(&dashboard.json["panels"]).iter().filter(|panel| panel["type"] != "row").map(Panel);
         let first: Vec<_> = outer.filter(|panel| panel.place().y + panel.place().h <= LINES).collect();
-        let shown: HashSet<_> = first.iter().flat_map(Panel::expressions).flat_map(names).collect();
+        let shown: HashSet<_> = first.iter().copied().flat_map(Panel::expressions).flat_map(names).collect();
         for question in questions {
             let found = shown.iter().any(|name| name.trim_end_matches("_bucket") == question);
             assert!(found, "{}: {question} takes a click", dashboard.file);
@@ -180,7 +186,11 @@ fn the_first_screen_answers_without_a_click() {
         let heat = first.iter().find(|panel| panel.0["type"] == "heatmap");
         assert!(heat.is_some_and(|heat| heat.title() == "Latency heatmap"), "{}", dashboard.file);
         let changes = dashboard.annotations().iter().map(|annotation| text(&annotation["expr"]));
-        assert!(changes.flat_map(names).any(|name| name.starts_with("hammerd_config_last_reload_")), "{}", dashboard.file);
+        assert!(
+            changes.flat_map(names).any(|name| name.starts_with("hammerd_config_last_reload_")),
+            "{}",
+            dashboard.file
+        );
         assert!(panels.len() > first.len());
     }
 }

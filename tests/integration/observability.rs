@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::certificates::Authority;
 use crate::support::dead::closed_port;
-use crate::support::grafana::{Choice, Dashboard, folder, list, names, text};
+use crate::support::grafana::{Choice, Dashboard, Panel, folder, list, names, text};
 use crate::support::nginx::Nginx;
 use crate::support::prometheus::{Options, Prometheus};
 use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, skip, target, wait_for};
@@ -134,11 +134,8 @@ fn everything_on_the_dashboards_has_data_in_the_state_that_it_is_for() {
     let world = World::start();
     let [classic, native] = Dashboard::all();
     let scrape = world.daemon.scrape();
-    let waiting = [
-        panels_have_data(&classic, &world.classic, &world),
-        panels_have_data(&native, &world.native, &world),
-    ]
-    .concat();
+    let waiting =
+        [panels_have_data(&classic, &world.classic, &world), panels_have_data(&native, &world.native, &world)].concat();
     if !waiting.is_empty() {
         skip("native histograms on the native dashboard", &format!("none are sent yet, for {} queries", waiting.len()));
     }
@@ -192,7 +189,8 @@ fn asks_for_native_histograms(expression: &str) -> bool {
 /// What `label_values(metric{..}, label)` offers.
 fn variables_have_choices(dashboard: &Dashboard, world: &World) {
     let instance = world.daemon.address().to_string();
-    let expected: [(&str, &[&str]); 3] = [("job", &["hammerd"]), ("instance", &[&instance]), ("target", &TARGETS)];
+    let expected: [(&str, &[&str]); 3] =
+        [("job", &["hammerd"]), ("instance", &[instance.as_str()]), ("target", &TARGETS)];
     for (name, values) in expected {
         let query = Choice::all().fill(text(&dashboard.variable(name)["query"]["query"]));
         let inside = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
@@ -232,16 +230,15 @@ fn rules_have_data(seen: &Seen) {
 
 /// Nothing that a panel or a rule names is missing in the export, and nothing in the export is shown nowhere.
 fn names_are_those_of_the_export(dashboards: [&Dashboard; 2], scrape: &Scrape) {
-    let rules = ["hammerd-recording.yaml", "hammerd-alerts.yaml"].map(|file| {
-        std::fs::read_to_string(folder().join("rules").join(file)).expect("rules")
-    });
-    let code = |text: &str| text.lines().filter(|line| !line.trim().starts_with('#')).collect::<Vec<_>>().join("\n");
-    let rules = rules.map(|text| code(&text)).join("\n");
-    let recorded: BTreeSet<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
-    let panels = dashboards.into_iter().flat_map(Dashboard::panels).flat_map(|panel| panel.expressions().collect::<Vec<_>>());
-    let used: BTreeSet<&str> = panels.chain([rules.as_str()]).flat_map(names).collect();
+    let rules = ["hammerd-recording.yaml", "hammerd-alerts.yaml"]
+        .map(|file| std::fs::read_to_string(folder().join("rules").join(file)).expect("rules"));
+    let is_comment = |line: &&str| line.trim().starts_with('#');
+    let rules: Vec<&str> = rules.iter().flat_map(|text| text.lines()).filter(|line| !is_comment(line)).collect();
+    let recorded: BTreeSet<&str> = rules.iter().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    let panels = dashboards.into_iter().flat_map(Dashboard::panels).flat_map(Panel::expressions);
+    let used: BTreeSet<&str> = panels.chain(rules).flat_map(names).collect();
     let exported: BTreeSet<&str> = scrape.family_names().collect();
-    let family = |name: &'_ str| {
+    let family = |name: &str| {
         let parts = ["_bucket", "_sum", "_count"];
         let base = parts.iter().find_map(|part| name.strip_suffix(part)).filter(|base| exported.contains(base));
         base.map_or_else(|| name.to_owned(), str::to_owned)

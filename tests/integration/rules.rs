@@ -46,7 +46,8 @@ fn the_alerts_fire_when_they_should_and_only_then() {
     let of_alerts: Vec<Yaml> = cases.iter().flat_map(|case| items(&case["alert_rule_test"])).collect();
     for alert in alerts() {
         let name = &alert["alert"];
-        let firing = of_alerts.iter().filter(|case| case["alertname"] == *name && !items(&case["exp_alerts"]).is_empty());
+        let firing =
+            of_alerts.iter().filter(|case| case["alertname"] == *name && !items(&case["exp_alerts"]).is_empty());
         assert!(firing.count() > 0, "{name:?} has no case in which it fires");
         let silent = of_alerts.iter().any(|case| case["alertname"] == *name && items(&case["exp_alerts"]).is_empty());
         assert!(silent, "{name:?} has no case in which it does not fire");
@@ -63,7 +64,10 @@ fn every_alert_says_how_bad_what_and_what_to_do() {
         let severity = alert["labels"]["severity"].as_str().expect("a severity");
         assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
         for annotation in ["summary", "description"] {
-            assert!(alert["annotations"][annotation].as_str().is_some_and(|text| !text.is_empty()), "{name}: {annotation}");
+            assert!(
+                alert["annotations"][annotation].as_str().is_some_and(|text| !text.is_empty()),
+                "{name}: {annotation}"
+            );
         }
         let runbook = format!("docs/runbooks.md#{}", name.to_lowercase());
         assert_eq!(alert["annotations"]["runbook"].as_str(), Some(runbook.as_str()), "{name}");

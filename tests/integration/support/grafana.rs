@@ -82,23 +82,24 @@ impl Dashboard {
 
 impl<'a> Panel<'a> {
     /// Its title.
-    pub(crate) fn title(&self) -> &'a str {
+    pub(crate) fn title(self) -> &'a str {
         text(&self.0["title"])
     }
 
     /// Its queries as they are written.
-    pub(crate) fn targets(&self) -> &'a [Value] {
+    pub(crate) fn targets(self) -> &'a [Value] {
         list(&self.0["targets"])
     }
 
     /// The expressions of its queries.
-    pub(crate) fn expressions(&self) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn expressions(self) -> impl Iterator<Item = &'a str> {
         self.targets().iter().map(|target| text(&target["expr"]))
     }
 
     /// Where it stands.
-    pub(crate) fn place(&self) -> Place {
-        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| self.0["gridPos"][key].as_u64().expect("a place in the grid"));
+    pub(crate) fn place(self) -> Place {
+        let [x, y, w, h] =
+            ["x", "y", "w", "h"].map(|key| self.0["gridPos"][key].as_u64().expect("a place in the grid"));
         Place { x, y, w, h }
     }
 }
@@ -108,7 +109,10 @@ impl<'a> Panel<'a> {
 impl Place {
     /// Whether both cover a unit of the grid.
     pub(crate) fn overlaps(self, other: Self) -> bool {
-        self.x < other.x + other.w && other.x < self.x + self.w && self.y < other.y + other.h && other.y < self.y + self.h
+        self.x < other.x + other.w
+            && other.x < self.x + self.w
+            && self.y < other.y + other.h
+            && other.y < self.y + self.h
     }
 }
 
