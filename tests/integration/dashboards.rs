@@ -142,9 +142,8 @@ fn nothing_overlaps_and_nothing_leaves_the_grid() {
         for panel in dashboard.everything() {
             assert!(ids.insert(panel["id"].as_u64()), "{}: an id twice: {}", dashboard.file, panel["title"]);
         }
-        let mut sets = vec![list(&dashboard.json["panels"])];
-        sets.extend(sets[0].iter().map(|panel| list(&panel["panels"])));
-        for set in sets {
+        let outer = list(&dashboard.json["panels"]);
+        for set in outer.iter().map(|panel| list(&panel["panels"])).chain([outer]) {
             for (n, panel) in set.iter().enumerate() {
                 let place = Panel(panel).place();
                 assert!(place.w > 0 && place.h > 0 && place.x + place.w <= 24, "{}: {place:?}", panel["title"]);

@@ -99,6 +99,7 @@ impl Seen {
                     and count(increase(hammerd_retired_requests_total[15s]) > 0) \
                     and count(rate(hammerd_requests_total{target=\"refused\"}[15s]) > 0) \
                     and count(job_target:hammerd_request_failures:ratio_rate3d) \
+                    and count(job_target:hammerd_requests_slow:ratio_rate3d) \
                     and count(ALERTS{alertname=\"HammerdCertificateUnchecked\", alertstate=\"firing\"})";
         let mut times = [None; 2];
         wait_for("sight of everything in both", 3 * PATIENCE, || {
@@ -197,7 +198,7 @@ fn variables_have_choices(dashboard: &Dashboard, world: &World) {
         let (series, label) = inside.and_then(|inside| inside.rsplit_once(", ")).expect("a series and a label");
         for seen in [&world.classic, &world.native] {
             // Only what is there now: the target that left is a choice for as long as the time range shows it.
-            let parameters = [("match[]", series), ("start", &seen.at), ("end", &seen.at)];
+            let parameters = [("match[]", series), ("start", seen.at.as_str()), ("end", seen.at.as_str())];
             let found = seen.prometheus.get(&format!("/api/v1/label/{label}/values"), &parameters);
             let found: BTreeSet<&str> = list(&found).iter().map(text).collect();
             let missing: Vec<_> = values.iter().filter(|value| !found.contains(*value)).collect();
