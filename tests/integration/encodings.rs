@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::certificates::Authority;
 use crate::support::nginx::Nginx;
-use crate::support::prometheus::{Element, Prometheus};
+use crate::support::prometheus::{Element, Options, Prometheus};
 use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, installed, target, wait_for};
 
 /// The headers of Prometheus 2.42, plain and with native histograms, and of Prometheus 3 likewise.
@@ -59,6 +59,9 @@ fn a_scraper_gets_the_encoding_that_it_asks_for() {
     }
 }
 
+/// What asks for protobuf.
+const NATIVE: Options<'_> = Options { native_histograms: true, exemplars: false, rules: &[] };
+
 const LATENCY: &str = "hammerd_request_latency_seconds";
 
 /// How long the target takes for its n-th request: 100 to 390 ms, each as often as the others.
@@ -72,8 +75,8 @@ fn prometheus_computes_the_same_quantiles_from_native_and_classic_histograms() {
     let served = AtomicU64::new(0);
     let origin = Origin::start(move |_| Reply::ok("").delayed(delay(served.fetch_add(1, Ordering::Relaxed))));
     let mut daemon = Daemon::start(&target("a", &origin.url("/"), "60/s", ""));
-    let native = Prometheus::start_with("native-histograms,exemplar-storage", "1s", &[daemon.address()]);
-    let classic = Prometheus::start_with("exemplar-storage", "1s", &[daemon.address()]);
+    let native = Prometheus::start_with("1s", &[daemon.address()], NATIVE);
+    let classic = Prometheus::start("1s", &[daemon.address()]);
     let quantiles = [0.5, 0.9, 0.99];
     let enough = |elements: &[Element]| elements.first().is_some_and(|(_, count)| *count >= 300.0);
     native.query_until(&format!("histogram_count(sum({LATENCY}{{outcome='ok'}}))"), enough);
@@ -120,8 +123,9 @@ fn exemplars_lead_to_requests_in_the_targets_log() {
         target("plain", &nginx.url("/204"), "20/s", ""),
     ];
     let daemon = Daemon::start(&config.concat());
-    for features in ["native-histograms,exemplar-storage", "exemplar-storage"] {
-        let prometheus = Prometheus::start_with(features, "1s", &[daemon.address()]);
+    for native_histograms in [true, false] {
+        let options = Options { native_histograms, exemplars: true, rules: &[] };
+        let prometheus = Prometheus::start_with("1s", &[daemon.address()], options);
         let known = |target: &str| prometheus.trace_ids(&format!("{{__name__=~'{LATENCY}.*',target='{target}'}}"));
         for (target, outcome, flags) in [("sampled", 200, "01"), ("unsampled", 500, "00")] {
             let ids = wait_for("two exemplars", PATIENCE, || {
@@ -131,7 +135,12 @@ fn exemplars_lead_to_requests_in_the_targets_log() {
             let log = nginx.log_entries();
             for id in ids {
                 let found: Vec<_> = log.iter().filter(|entry| entry.traceparent.contains(&id)).collect();
-                assert_eq!(found.len(), 1, "{features}: {id} is in the log {} times", found.len());
+                assert_eq!(
+                    found.len(),
+                    1,
+                    "{id} is in the log {} times (native histograms: {native_histograms})",
+                    found.len()
+                );
                 assert_eq!(found[0].status, outcome);
                 assert!(found[0].traceparent.ends_with(flags), "{}", found[0].traceparent);
             }
@@ -200,7 +209,7 @@ fn every_encoding_tells_the_same_of_the_ledger() {
     let config =
         [target("good", &origin.url("/"), "40/s", ""), target("bad", &origin.url("/bad"), "20/s", "")].concat();
     let daemon = Daemon::start(&config);
-    let native = Prometheus::start_with("native-histograms", "1s", &[daemon.address()]);
+    let native = Prometheus::start_with("1s", &[daemon.address()], NATIVE);
     let classic = Prometheus::start("1s", &[daemon.address()]);
     for (prometheus, count) in [
         (&native, "histogram_count(sum without (outcome) (hammerd_request_latency_seconds))"),

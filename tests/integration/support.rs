@@ -14,6 +14,7 @@ pub(crate) mod dead;
 pub(crate) mod dns;
 pub(crate) mod envoy;
 pub(crate) mod frames;
+pub(crate) mod grafana;
 pub(crate) mod haproxy;
 pub(crate) mod ledger;
 pub(crate) mod net;

@@ -23,24 +23,38 @@ pub(crate) struct Prometheus {
     address: SocketAddr,
 }
 
+/// What a Prometheus may have beside its targets.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Options<'a> {
+    /// Asks for protobuf, and stores the native histograms in it.
+    pub(crate) native_histograms: bool,
+    /// Stores exemplars.
+    pub(crate) exemplars: bool,
+    /// Files of rules, evaluated as often as it scrapes.
+    pub(crate) rules: &'a [&'a str],
+}
+
 /// One element of the answer to an instant query.
 pub(crate) type Element = (BTreeMap<String, String>, f64);
 
 impl Prometheus {
     /// Starts it, scraping `/metrics` of these addresses as job `hammerd`, and waits until it is ready.
     pub(crate) fn start(scrape_interval: &str, targets: &[SocketAddr]) -> Self {
-        Self::start_with("", scrape_interval, targets)
+        Self::start_with(scrape_interval, targets, Options::default())
     }
 
-    /// The same with some of its features enabled, separated by commas.
-    pub(crate) fn start_with(features: &str, scrape_interval: &str, targets: &[SocketAddr]) -> Self {
+    /// The same, with more to it.
+    pub(crate) fn start_with(scrape_interval: &str, targets: &[SocketAddr], options: Options<'_>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = directory.path().join("prometheus.yml");
         let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
         let text = format!(
-            "global: {{ scrape_interval: {scrape_interval}, scrape_timeout: {scrape_interval} }}\n\
+            "global: {{ scrape_interval: {scrape_interval}, scrape_timeout: {scrape_interval}, \
+             evaluation_interval: {scrape_interval} }}\n\
+             rule_files: {:?}\n\
              scrape_configs:\n- job_name: hammerd\n  static_configs: [{{ targets: [{}] }}]\n",
+            options.rules,
             targets.join(", ")
         );
         std::fs::write(&config, text).expect("prometheus.yml");
@@ -48,8 +62,12 @@ impl Prometheus {
         command.arg(format!("--config.file={}", config.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()));
         command.arg(format!("--web.listen-address={address}")).arg("--log.level=warn");
-        if !features.is_empty() {
-            command.arg(format!("--enable-feature={features}"));
+        for (feature, wanted) in
+            [("native-histograms", options.native_histograms), ("exemplar-storage", options.exemplars)]
+        {
+            if wanted {
+                command.arg(format!("--enable-feature={feature}"));
+            }
         }
         let mut process = Process::serve("prometheus", &mut command);
         wait_for("readiness of Prometheus", STARTING, || match client::get(address, "/-/ready") {
@@ -62,25 +80,31 @@ impl Prometheus {
     /// The answer to an instant query that yields a vector.
     #[track_caller]
     pub(crate) fn query(&self, expression: &str) -> Vec<Element> {
-        let path = format!("/api/v1/query?query={}", percent_encoded(expression));
-        let response = client::get(self.address, &path).expect("an answer of Prometheus");
-        assert_eq!(response.status, 200, "{expression}: {response:?}");
-        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
-        let elements = answer["data"]["result"].as_array().expect("a vector");
+        let answer = self.get("/api/v1/query", &[("query", expression)]);
+        let elements = answer["result"].as_array().expect("a vector");
         elements.iter().map(|element| read(element).unwrap_or_else(|| panic!("{expression}: {element}"))).collect()
     }
 
     /// The trace ids of all exemplars that it has for series that a selector matches.
     #[track_caller]
     pub(crate) fn trace_ids(&self, selector: &str) -> Vec<String> {
-        let selector = percent_encoded(selector);
-        let path = format!("/api/v1/query_exemplars?query={selector}&start=0&end=9999999999");
-        let response = client::get(self.address, &path).expect("an answer of Prometheus");
-        assert_eq!(response.status, 200, "{selector}: {response:?}");
-        let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
-        let series = answer["data"].as_array().expect("a list of series").iter();
+        let always = [("query", selector), ("start", "0"), ("end", "9999999999")];
+        let answer = self.get("/api/v1/query_exemplars", &always);
+        let series = answer.as_array().expect("a list of series").iter();
         let exemplars = series.flat_map(|series| series["exemplars"].as_array().expect("exemplars"));
         exemplars.map(|exemplar| exemplar["labels"]["trace_id"].as_str().expect("a trace id").to_owned()).collect()
+    }
+
+    /// The data of an answer of its API.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
+        let parameters: Vec<String> =
+            parameters.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
+        let path = format!("{path}?{}", parameters.join("&"));
+        let response = client::get(self.address, &path).expect("an answer of Prometheus");
+        assert_eq!(response.status, 200, "{parameters:?}: {response:?}");
+        let mut answer: Value = serde_json::from_slice(&response.body).expect("JSON");
+        answer["data"].take()
     }
 
     /// Asks until the answer satisfies the condition.

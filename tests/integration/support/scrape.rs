@@ -216,6 +216,11 @@ impl Scrape {
         self.series(name).iter().filter_map(|sample| sample.labels.get(label)).map(String::as_str).collect()
     }
 
+    /// The names of all families.
+    pub(crate) fn family_names(&self) -> impl Iterator<Item = &str> {
+        self.families.keys().map(String::as_str)
+    }
+
     /// Type of a family.
     pub(crate) fn kind(&self, family: &str) -> Option<&str> {
         self.families.get(family)?.kind.as_deref()
