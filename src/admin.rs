@@ -1,4 +1,4 @@
-//! The HTTP face: metrics, health, the running configuration, reload.
+//! The HTTP face: metrics, status, health, the running configuration, reload.
 //!
 //! For Prometheus, for a kubelet's probes and for a person with a browser. It runs on a thread of its own, so that
 //! neither load nor a reload can keep a scrape waiting and no scrape can delay an arrival.
@@ -6,7 +6,7 @@
 //! Promised: nothing that a client does, or leaves undone, keeps a normal scraper out or makes memory grow. Open
 //! connections, the time a request may take to arrive, the time an answer may take to leave and the memory of all
 //! answers together are [bounded](Bounds); when the connections are used up, the one that has been without a complete
-//! request longest makes room. No request parameter selects anything. And hammerd can wait for its last scrape:
+//! request longest makes room. No request parameter selects where anything goes; only `/api/v1/status` has any, for what is shown. And hammerd can wait for its last scrape:
 //! [`Admin::scraped`] tells when a scrape was gathered that has completely left.
 //!
 //! Left out: TLS and authentication (the default address is loopback; a proxy adds both), and anything that directs
@@ -20,6 +20,7 @@ mod page;
 mod pieces;
 mod room;
 mod routes;
+mod status;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -40,6 +41,7 @@ use tokio::task::LocalSet;
 use room::Room;
 
 use crate::export::Exports;
+use crate::status::Status;
 
 /// How many connections may wait to be accepted; the kernel caps it by its own limit.
 const ACCEPT_QUEUE: i32 = 1_024;
@@ -68,20 +70,15 @@ pub struct Face {
     pub ready: Probe,
     /// The running configuration for `/config`, secrets already taken out.
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
-    /// The names of the running targets, for the index page.
-    pub targets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Our version, for the index page.
-    pub version: String,
+    /// What the status page shows. Its notes are made on the admin thread.
+    pub status: Arc<Status>,
     /// Where `POST /-/reload` goes; `None` forbids it. Its capacity bounds how many reloads may wait.
     pub lifecycle: Option<mpsc::Sender<ReloadRequest>>,
 }
 
 impl fmt::Debug for Face {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Face")
-            .field("version", &self.version)
-            .field("lifecycle", &self.lifecycle.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Face").field("lifecycle", &self.lifecycle.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -164,7 +161,9 @@ impl Bound {
         let bounds = self.bounds;
         let thread = thread::Builder::new().name("admin".to_owned()).spawn(move || {
             let room = Rc::new(Room::new(face, bounds, held, latest, stopped));
-            LocalSet::new().block_on(&runtime, room.serve(listener));
+            let local = LocalSet::new();
+            local.spawn_local(status::note(Rc::clone(&room)));
+            local.block_on(&runtime, room.serve(listener));
         })?;
         Ok(Admin { local_addr: self.local_addr, scraped, held_bytes, stop: Some(stop), thread: Some(thread) })
     }

@@ -24,6 +24,7 @@ use crate::net::ResolverService;
 use crate::report::{self, Output};
 use crate::roster::RosterView;
 use crate::signals::{Signal, SignalStream};
+use crate::status::Status;
 
 /// Reloads asked for over HTTP that may wait.
 const MAX_WAITING_RELOADS: usize = 16;
@@ -145,6 +146,7 @@ struct Daemon {
     signals: SignalStream,
     fleet: Fleet,
     vitals: Arc<Vitals>,
+    status: Arc<Status>,
     shared: Arc<Shared>,
     admin: Option<Admin>,
     reloads: mpsc::Receiver<ReloadRequest>,
@@ -158,6 +160,7 @@ impl Daemon {
         let fleet = Fleet::start(&config, resolver).map_err(DaemonError::Start)?;
         let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
         let exports = Exports::new(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
+        let status = Arc::new(Status::new(Arc::clone(fleet.roster())));
         let (ask_reload, reloads) = mpsc::channel(MAX_WAITING_RELOADS);
         let lifecycle = config.server.lifecycle.then_some(ask_reload);
         let shared = Arc::new(Shared {
@@ -165,7 +168,7 @@ impl Daemon {
             last_round_ns: AtomicU64::new(clock::now_ns()),
             running: Mutex::new(Arc::new(config)),
         });
-        let face = face(&shared, exports, lifecycle);
+        let face = face(&shared, exports, &status, lifecycle);
         let admin = bound.map(|bound| bound.serve(face)).transpose().map_err(DaemonError::Start)?;
         if let Some(admin) = &admin {
             info!(address = %admin.local_addr(), "listening");
@@ -173,7 +176,7 @@ impl Daemon {
                 options.results.write(greeting(admin.local_addr()));
             }
         }
-        Ok(Self { options, signals, fleet, vitals, shared, admin, reloads })
+        Ok(Self { options, signals, fleet, vitals, status, shared, admin, reloads })
     }
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
@@ -207,6 +210,7 @@ impl Daemon {
         let config = self.shared.running();
         self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
         self.shared.ready.store(true, Ordering::Relaxed);
+        self.status.runs();
         let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
         info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
         Ok(())
@@ -266,6 +270,7 @@ impl Daemon {
         warn_of_descriptors(&config);
         self.shared.set_running(config);
         self.vitals.reload_succeeded();
+        self.status.reload_succeeded();
         info!(
             added = difference.added,
             removed = difference.removed,
@@ -286,13 +291,15 @@ impl Daemon {
         }
         let mut text = messages.join("\n");
         text.push('\n');
+        self.status.reload_failed(&text);
         text
     }
 
     /// No more arrivals; what is in flight may finish; the last values may be scraped; a second signal ends at once.
     async fn drain(self) -> Result<Ended, DaemonError> {
-        let Self { options, mut signals, mut fleet, shared, admin, reloads, .. } = self;
+        let Self { options, mut signals, mut fleet, status, shared, admin, reloads, .. } = self;
         shared.ready.store(false, Ordering::Relaxed);
+        status.drains();
         // Also answers those who wait in it.
         drop(reloads);
         let shutdown = shared.running().shutdown.clone();
@@ -355,9 +362,13 @@ async fn at(end: Option<Instant>) {
     }
 }
 
-fn face(shared: &Arc<Shared>, exports: Exports, lifecycle: Option<mpsc::Sender<ReloadRequest>>) -> Face {
-    let (healthy, ready, running, targets) =
-        (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+fn face(
+    shared: &Arc<Shared>,
+    exports: Exports,
+    status: &Arc<Status>,
+    lifecycle: Option<mpsc::Sender<ReloadRequest>>,
+) -> Face {
+    let (healthy, ready, running) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     Face {
         exports,
         healthy: Arc::new(move || {
@@ -365,8 +376,7 @@ fn face(shared: &Arc<Shared>, exports: Exports, lifecycle: Option<mpsc::Sender<R
         }),
         ready: Arc::new(move || ready.ready.load(Ordering::Relaxed)),
         config: Arc::new(move || config::redacted(&running.running())),
-        targets: Arc::new(move || targets.running().targets.keys().map(ToString::to_string).collect()),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        status: Arc::clone(status),
         lifecycle,
     }
 }

@@ -23,14 +23,15 @@
 //! instant at which the request was due, not from when we got round to sending it.
 //!
 //! When Prometheus asks, on the [admin] thread, [`export`] reads all ledgers through the [`roster`], each as a consistent
-//! cut, and renders them. The [`daemon`] holds all this together: it turns [`signals`] into reloads and a drain, after
-//! which the last scrape and the printed [summary](report) tell the same numbers.
+//! cut, and renders them. When a person looks, [`status`] has the last minutes of every target. The [`daemon`] holds all this
+//! together: it turns [`signals`] into reloads and a drain, after which the last scrape and the printed [summary](report)
+//! tell the same numbers.
 //!
 //! # Rooms
 //!
 //! In the order in which a request passes: [`config`], [`fleet`], [`pace`], [`load`], [`hammer`], [`net`], [`outcome`],
-//! [`stats`], [`roster`], [`export`], [`admin`]. Around them: [`daemon`] (the composition root and the control loop),
-//! [`signals`], [`report`], [`logs`], [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are pure: they know no
+//! [`stats`], [`roster`], [`export`], [`status`], [`admin`]. Around them: [`daemon`] (the composition root and the control
+//! loop), [`signals`], [`report`], [`logs`], [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are pure: they know no
 //! clock, no I/O and no runtime. Imports never go in a circle.
 
 pub mod admin;
@@ -51,3 +52,4 @@ pub mod report;
 pub mod roster;
 pub mod signals;
 pub mod stats;
+pub mod status;

@@ -29,7 +29,8 @@ pub fn summary(view: &RosterView, now_ns: u64, output: Output) -> String {
     match output {
         Output::Text => text(view, now_ns),
         Output::Json => {
-            let targets = view.targets.iter().map(|target| (target.name.to_string(), json_of(target, now_ns)));
+            let one = |target: &TargetView| (target.name.to_string(), json!(target_json(target, now_ns)));
+            let targets = view.targets.iter().map(one);
             let retired = json!({
                 "scheduled": view.retired.scheduled,
                 "dropped": view.retired.dropped,
@@ -62,38 +63,37 @@ fn code(status: u16) -> String {
     if status == Snapshot::OTHER_STATUS { "other".to_owned() } else { status.to_string() }
 }
 
-fn json_of(target: &TargetView, now_ns: u64) -> Value {
+/// The counts of a target as JSON.
+pub(crate) fn target_json(target: &TargetView, now_ns: u64) -> Map<String, Value> {
     let counts = &target.counts;
     let labelled = |labels: &[&str], counts: &[u64]| {
         labels.iter().zip(counts).map(|(label, count)| ((*label).to_owned(), json!(count))).collect::<Map<_, _>>()
     };
-    let seconds = |histograms| {
-        let all = merged(histograms);
-        let mut quantiles = Map::new();
-        quantiles.insert("count".to_owned(), json!(all.count));
-        quantiles.insert("sum".to_owned(), json!(all.sum_seconds));
-        for (name, q) in QUANTILES {
-            quantiles.insert(name.to_owned(), json!(all.quantile(&target.info.shape, q)));
-        }
-        quantiles
-    };
     let responses: Map<_, _> = counts.responses.iter().map(|&(status, count)| (code(status), json!(count))).collect();
-    json!({
-        "scheduled": counts.scheduled,
-        "started": counts.started,
-        "finished": counts.finished,
-        "canceled": counts.canceled,
-        "in_flight": counts.in_flight,
-        "dropped": labelled(&DropReason::ALL.map(DropReason::label), &counts.dropped),
-        "responses": responses,
-        "failures": labelled(&Reason::ALL.map(Reason::label), &counts.failures),
-        "asked_rate": target.info.rate_per_second,
-        "achieved_rate": achieved_per_second(target, now_ns),
-        "latency": seconds(&counts.latency),
-        "duration": seconds(&counts.duration),
-        "sent_bytes": counts.wire.sent_bytes,
-        "received_bytes": counts.wire.received_bytes,
-    })
+    let entries = [
+        ("scheduled", json!(counts.scheduled)),
+        ("started", json!(counts.started)),
+        ("finished", json!(counts.finished)),
+        ("canceled", json!(counts.canceled)),
+        ("in_flight", json!(counts.in_flight)),
+        ("dropped", json!(labelled(&DropReason::LABELS, &counts.dropped))),
+        ("responses", json!(responses)),
+        ("failures", json!(labelled(&Reason::LABELS, &counts.failures))),
+        ("asked_rate", json!(target.info.rate_per_second)),
+        ("achieved_rate", json!(achieved_per_second(target, now_ns))),
+        ("latency", json!(seconds_json(&merged(&counts.latency), &target.info.shape))),
+        ("duration", json!(seconds_json(&merged(&counts.duration), &target.info.shape))),
+        ("sent_bytes", json!(counts.wire.sent_bytes)),
+        ("received_bytes", json!(counts.wire.received_bytes)),
+    ];
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Count, sum and quantiles of a histogram as JSON.
+pub(crate) fn seconds_json(histogram: &HistogramSnapshot, shape: &Shape) -> Map<String, Value> {
+    let head = [("count", json!(histogram.count)), ("sum", json!(histogram.sum_seconds))];
+    let quantiles = QUANTILES.iter().map(|&(name, q)| (name, json!(histogram.quantile(shape, q))));
+    head.into_iter().chain(quantiles).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn text(view: &RosterView, now_ns: u64) -> String {

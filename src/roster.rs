@@ -4,9 +4,10 @@
 //! control and admin threads only, never by a worker.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::stats::{Ledger, Shape, Snapshot, WorkerStats};
+use crate::stats::{Brief, History, LastFailure, Ledger, Shape, Snapshot, Tally, WorkerStats};
 
 /// What is known of a target beside its counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,9 +108,11 @@ struct Entries {
     retired: RetiredTotals,
 }
 
+/// What there is of one target.
 #[derive(Debug)]
-struct Entry {
+pub struct Entry {
     info: Arc<TargetInfo>,
+    history: History,
     /// One for each lane, those that are ending included.
     ledgers: Vec<Arc<Ledger>>,
     /// The sum of ledgers that nobody writes to any more. Boxed: most targets have none, and it is over a kilobyte.
@@ -130,7 +133,36 @@ impl Entry {
         });
     }
 
-    fn counts(&self) -> Snapshot {
+    /// What is known of it beside its counts.
+    pub fn info(&self) -> &Arc<TargetInfo> {
+        &self.info
+    }
+
+    /// Its last minutes, as far as somebody notes them.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Ends an interval of its history now, at `now_ns`. Returns what happened in it.
+    pub fn note(&mut self, now_ns: u64) -> Tally {
+        let (brief, recent) = (self.brief(), History::recent_of(self.info.rate_per_second));
+        self.history.note(now_ns, &brief, &self.info.shape, recent)
+    }
+
+    fn brief(&self) -> Brief {
+        let mut brief = self.settled.as_deref().map(Brief::from).unwrap_or_default();
+        self.ledgers.iter().for_each(|ledger| brief.merge(&ledger.brief()));
+        brief
+    }
+
+    /// Its latest failure.
+    pub fn last_failure(&self) -> LastFailure {
+        let settled = self.settled.as_ref().map(|settled| settled.last_failure);
+        self.ledgers.iter().map(|ledger| ledger.last_failure()).chain(settled).max().unwrap_or_default()
+    }
+
+    /// A consistent copy of its counts, over all workers and since it came.
+    pub fn counts(&self) -> Snapshot {
         let mut copies = self.ledgers.iter().map(|ledger| ledger.snapshot());
         let mut counts = copies.next().unwrap_or_default();
         copies.for_each(|copy| counts.merge(&copy));
@@ -174,7 +206,8 @@ impl Roster {
             let since_ns = entry.info.since_ns;
             entry.info = Arc::new(TargetInfo { since_ns, ..info });
         } else {
-            let entry = Entry { info: Arc::new(info), ledgers: Vec::new(), settled: None };
+            let history = History::new(info.since_ns);
+            let entry = Entry { info: Arc::new(info), history, ledgers: Vec::new(), settled: None };
             entries.targets.insert(Arc::clone(name), entry);
         }
     }
@@ -230,6 +263,29 @@ impl Roster {
             see(TargetView { name: Arc::clone(name), info: Arc::clone(&entry.info), counts: entry.counts() });
         }
         retired
+    }
+
+    /// Shows to `see` at most `most` targets, in the order of their names, whose names come behind `after`. Returns the
+    /// last name; `None` when there was none. The roster is locked meanwhile, so that many are better shown bit by bit.
+    pub fn walk(
+        &self,
+        after: Option<&str>,
+        most: usize,
+        mut see: impl FnMut(&Arc<str>, &mut Entry),
+    ) -> Option<Arc<str>> {
+        let mut entries = self.entries();
+        let behind = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut last = None;
+        for (name, entry) in entries.targets.range_mut::<str, _>(behind).take(most) {
+            see(name, entry);
+            last = Some(name);
+        }
+        last.cloned()
+    }
+
+    /// Shows one target to `see`. `None` when there is none of that name.
+    pub fn look<T>(&self, name: &str, see: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.entries().targets.get(name).map(see)
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {

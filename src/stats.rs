@@ -6,15 +6,20 @@
 mod cell;
 mod exemplar;
 mod histogram;
+mod history;
 mod ledger;
+mod packed;
 mod snapshot;
+mod tally;
 mod wire;
 mod worker;
 
 pub use cell::Counter;
 pub use exemplar::Exemplar;
 pub use histogram::{Histogram, HistogramSnapshot, Shape};
-pub use ledger::{Ledger, LedgerWriter};
+pub use history::{History, Interval};
+pub use ledger::{Failure, LastFailure, Ledger, LedgerWriter};
 pub use snapshot::Snapshot;
+pub use tally::{BAD_SHARE, Brief, State, Tally};
 pub use wire::{CloseReason, Wire, WireSnapshot};
 pub use worker::WorkerStats;

@@ -17,7 +17,6 @@ use super::pieces::Pieces;
 use super::wire::Slot;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// What an endpoint says.
 pub(super) type Reply = Response<Content>;
@@ -38,15 +37,6 @@ impl From<Vec<u8>> for Content {
 /// A plain text answer.
 pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Reply {
     typed(status, TEXT, text.into().into_bytes())
-}
-
-/// A page.
-pub(super) fn html(page: String) -> Reply {
-    let mut reply = typed(StatusCode::OK, HTML, page.into_bytes());
-    // The page needs one inline style sheet; whatever else could ever slip into it shall not run.
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
-    reply.headers_mut().insert(http::header::CONTENT_SECURITY_POLICY, policy);
-    reply
 }
 
 /// The path exists, the method does not fit.

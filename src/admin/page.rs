@@ -1,102 +1,71 @@
-//! The page at `/`: what this is, and where to go from here.
+//! The status page at `/`: files of ours, which a browser gets as they are, and the policy that nothing else runs in it.
 
-use std::fmt::Write;
+use http::header::{CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
 
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}\
-h1{font-size:1.5rem;margin-bottom:0}\
-h2{font-size:1.1rem;margin-top:2rem}\
-small{opacity:.7}\
-dt{font-family:ui-monospace,monospace}\
-dd{margin:0 0 .6rem}\
-ul{columns:14rem;padding-left:1.2rem;overflow-wrap:anywhere}";
+use super::answer::{self, Reply};
 
-/// How many target names the page shows; the rest is a number.
-const TARGETS_SHOWN_MAX: usize = 200;
+/// Only what comes from here may run, be shown or be asked, and nobody may frame it. Names of targets reach the page as text
+/// of nodes; should one ever slip in as markup, it can do nothing.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page, without anything that a browser would have to fetch.
-pub(super) fn index(version: &str, ready: bool, lifecycle: bool, targets: &[String]) -> String {
-    let mut page = String::with_capacity(4096);
-    let state = if ready { "ready" } else { "not ready" };
-    let reload = if lifecycle {
-        "reads the configuration again; POST only, for example with <code>curl -X POST</code>"
-    } else {
-        "is switched off (<code>server.lifecycle</code>); a SIGHUP reloads in any case"
-    };
-    page.push_str("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width\">\n<title>hammerd</title>\n");
-    let _ = writeln!(page, "<style>{STYLE}</style>\n</head>\n<body>");
-    let _ = writeln!(page, "<h1>hammerd <small>{}</small></h1>", Escaped(version));
-    let _ = writeln!(page, "<p>Steady requests, honest metrics. This instance is <b>{state}</b>.</p>\n<dl>");
-    for (path, text) in [
-        ("/metrics", "what happened so far, for Prometheus"),
-        ("/-/healthy", "whether the process works"),
-        ("/-/ready", "whether every target is on its schedule"),
-        ("/config", "the running configuration, secrets left out"),
-    ] {
-        let _ = writeln!(page, "<dt><a href=\"{path}\">{path}</a></dt><dd>{text}</dd>");
-    }
-    let _ = writeln!(page, "<dt>/-/reload</dt><dd>{reload}</dd>\n</dl>");
-    let _ = writeln!(page, "<h2>Targets ({})</h2>\n<ul>", targets.len());
-    for target in targets.iter().take(TARGETS_SHOWN_MAX) {
-        let _ = writeln!(page, "<li>{}</li>", Escaped(target));
-    }
-    page.push_str("</ul>\n");
-    if targets.len() > TARGETS_SHOWN_MAX {
-        let _ = writeln!(page, "<p>and {} more</p>", targets.len() - TARGETS_SHOWN_MAX);
-    }
-    page.push_str("</body>\n</html>\n");
-    page
-}
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Text that stays text inside a page.
-struct Escaped<'a>(&'a str);
+/// Path, type and text of each file.
+const FILES: [(&str, &str, &str); 7] = [
+    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
+    ("/page/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
+    ("/page/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    ("/page/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/page/table.js", SCRIPT, include_str!("page/table.js")),
+    ("/page/draw.js", SCRIPT, include_str!("page/draw.js")),
+    ("/page/text.js", SCRIPT, include_str!("page/text.js")),
+];
 
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for letter in self.0.chars() {
-            match letter {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                _ => f.write_char(letter)?,
-            }
-        }
-        Ok(())
-    }
+/// The file at `path`, if there is one.
+pub(super) fn file(path: &str) -> Option<Reply> {
+    let &(_, kind, text) = FILES.iter().find(|(known, ..)| *known == path)?;
+    let mut reply = answer::typed(StatusCode::OK, HeaderValue::from_static(kind), text.as_bytes().to_vec());
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Some(reply)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Where a file names another one of ours.
+    fn references(text: &str) -> Vec<String> {
+        let of = |mark: &str, base: &str| {
+            let after = text.split(mark).skip(1);
+            after.filter_map(|rest| Some(format!("{base}{}", rest.split_once('"')?.0))).collect::<Vec<_>>()
+        };
+        [of("href=\"page/", "/page/"), of("src=\"page/", "/page/"), of("from \"./", "/page/")].concat()
+    }
+
     #[test]
-    fn the_page_names_version_state_and_targets() {
-        let page = index("1.2.3", true, false, &["checkout".to_owned(), "search".to_owned()]);
-        for part in ["<small>1.2.3</small>", "<b>ready</b>", "Targets (2)", "<li>checkout</li>", "<li>search</li>"] {
-            assert!(page.contains(part), "{part} not in {page}");
+    fn the_page_needs_nothing_that_is_not_ours() {
+        let mut named = 0;
+        for (path, _, text) in FILES {
+            for outside in ["http:", "https:", "@import", "url(", "//cdn", "innerHTML", "style=\"", "onclick"] {
+                // The name of a format is no address.
+                let text = text.replace("http://www.w3.org/2000/svg", "");
+                assert!(!text.contains(outside), "{outside} in {path}");
+            }
+            for reference in references(text) {
+                assert!(file(&reference).is_some(), "{path} names {reference}");
+                named += 1;
+            }
         }
-        assert!(index("1", false, false, &[]).contains("<b>not ready</b>"));
+        assert!(named >= FILES.len() - 1, "not all files were found to be named");
     }
 
     #[test]
-    fn a_name_cannot_break_out_of_the_page() {
-        let page = index("<v>", true, true, &["a<script>\"'&".to_owned()]);
-        assert!(page.contains("<li>a&lt;script&gt;&quot;&#39;&amp;</li>"), "{page}");
-        assert!(page.contains("<small>&lt;v&gt;</small>"), "{page}");
-    }
-
-    #[test]
-    fn the_page_is_bounded_and_fetches_nothing() {
-        let targets: Vec<_> = (0..10_000).map(|n| format!("target-{n}")).collect();
-        let page = index("1", true, true, &targets);
-        assert_eq!(page.matches("<li>").count(), TARGETS_SHOWN_MAX);
-        assert!(page.contains("and 9800 more"));
-        for reference in ["src=", "http:", "https:", "@import", "url("] {
-            assert!(!page.contains(reference), "{reference}");
+    fn every_file_is_short() {
+        for (path, _, text) in FILES {
+            assert!(text.lines().count() < 500, "{path}");
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::status::Desk;
 use super::turns::Turns;
 use super::wire::{Slot, Stage, Wire};
 use super::{Bounds, Face, Scraped, routes};
@@ -41,6 +42,7 @@ pub(super) struct Room {
     pub(super) held_bytes: Arc<AtomicUsize>,
     pub(super) complaints: Complaints,
     pub(super) turns: Rc<Turns>,
+    pub(super) desk: Desk,
     scraped: watch::Sender<Option<Scraped>>,
     stopped: watch::Receiver<()>,
     seats: RefCell<BTreeMap<u64, Seat>>,
@@ -70,6 +72,7 @@ impl Room {
             held_bytes,
             complaints: Complaints::new(),
             turns: Rc::new(Turns::new()),
+            desk: Desk::default(),
             scraped,
             stopped,
             seats: RefCell::default(),

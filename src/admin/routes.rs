@@ -17,7 +17,7 @@ use super::answer::{self, Content, Outgoing, Reply};
 use super::pieces::Pieces;
 use super::room::Room;
 use super::wire::Slot;
-use super::{ReloadRequest, Scraped, negotiation, page};
+use super::{ReloadRequest, Scraped, negotiation, page, status};
 use crate::export::Format;
 
 /// How much of a request's body is read, and thrown away, so that the client gets to see the answer.
@@ -32,6 +32,7 @@ pub(super) async fn answer(request: Request<Incoming>, room: &Room, slot: Rc<Slo
     let reply = match (refused, head.uri.path()) {
         (Some(reply), _) => reply,
         (None, "/metrics") => get(&head.method, || metrics(room, &head.headers, &mut scrape)),
+        (None, "/api/v1/status") => status::answer(&head, room).await,
         (None, path) => route(&head.method, path, room).await,
     };
     reply.map(|body| Outgoing::new(body, scrape, slot, &room.held_bytes))
@@ -40,13 +41,15 @@ pub(super) async fn answer(request: Request<Incoming>, room: &Room, slot: Rc<Slo
 async fn route(method: &Method, path: &str, room: &Room) -> Reply {
     let face = &room.face;
     match path {
-        "/" => get(method, || index(room)),
         "/-/healthy" => get(method, || probe((face.healthy)(), "healthy")),
         "/-/ready" => get(method, || probe((face.ready)(), "ready")),
         "/config" => get(method, || answer::text(StatusCode::OK, (face.config)())),
         "/-/reload" if method != Method::POST => answer::method_not_allowed("POST"),
         "/-/reload" => reload(face.lifecycle.as_ref(), room.bounds.reload).await,
-        _ => answer::text(StatusCode::NOT_FOUND, "not found; / lists what there is\n"),
+        _ => match page::file(path) {
+            Some(file) => get(method, || file),
+            None => answer::text(StatusCode::NOT_FOUND, "not found; / links what there is\n"),
+        },
     }
 }
 
@@ -66,11 +69,6 @@ fn probe(good: bool, word: &str) -> Reply {
     } else {
         answer::text(StatusCode::SERVICE_UNAVAILABLE, format!("not {word}\n"))
     }
-}
-
-fn index(room: &Room) -> Reply {
-    let face = &room.face;
-    answer::html(page::index(&face.version, (face.ready)(), face.lifecycle.is_some(), &(face.targets)()))
 }
 
 /// The metrics; `scrape` is set to when they were gathered, if they were.

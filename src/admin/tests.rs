@@ -1,6 +1,7 @@
 //! The face over real sockets: what each endpoint says.
 
 mod hardening;
+mod status;
 mod streaming;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,6 +13,8 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Opts, Registry, TextEncoder};
 
 use super::*;
+use crate::roster::{Roster, TargetInfo};
+use crate::stats::Shape;
 
 /// Long enough for any machine; never waited for when the code is right.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,6 +33,15 @@ const WIDE: Bounds = Bounds {
     close: NEVER,
 };
 
+/// A roster with targets that nothing happens to.
+fn fleet_of(names: &[&str]) -> Arc<Roster> {
+    let roster = Roster::new(Shape::new(3, &[1.0]), Vec::new());
+    for &name in names {
+        roster.describe(&name.into(), TargetInfo::plain());
+    }
+    Arc::new(roster)
+}
+
 /// A face over a registry with one gauge, whose help text can be made as long as an answer should be.
 fn face_with_help(help: &str) -> Face {
     let registry = Registry::new();
@@ -41,8 +53,7 @@ fn face_with_help(help: &str) -> Face {
         healthy: Arc::new(|| true),
         ready: Arc::new(|| true),
         config: Arc::new(|| "token = \"<secret>\"\n".to_owned()),
-        targets: Arc::new(|| vec!["checkout".to_owned()]),
-        version: "1.2.3".to_owned(),
+        status: Arc::new(Status::new(fleet_of(&["checkout"]))),
         lifecycle: None,
     }
 }
@@ -163,11 +174,16 @@ fn every_path_has_its_status_type_and_text() {
         ("GET", "/-/healthy", 200, text, "healthy\n"),
         ("GET", "/-/ready", 200, text, "ready\n"),
         ("GET", "/config", 200, text, "token = \"<secret>\"\n"),
-        ("GET", "/nowhere", 404, text, "not found; / lists what there is\n"),
-        ("GET", "/metrics/", 404, text, "not found; / lists what there is\n"),
-        ("POST", "/nowhere", 404, text, "not found; / lists what there is\n"),
+        ("GET", "/nowhere", 404, text, "not found; / links what there is\n"),
+        ("GET", "/metrics/", 404, text, "not found; / links what there is\n"),
+        ("POST", "/nowhere", 404, text, "not found; / links what there is\n"),
         ("POST", "/metrics", 405, text, "method not allowed here; allowed: GET, HEAD\n"),
         ("DELETE", "/", 405, text, "method not allowed here; allowed: GET, HEAD\n"),
+        ("POST", "/page/main.js", 405, text, "method not allowed here; allowed: GET, HEAD\n"),
+        ("GET", "/page/", 404, text, "not found; / links what there is\n"),
+        ("GET", "/page/../config", 404, text, "not found; / links what there is\n"),
+        ("PUT", "/api/v1/status", 405, text, "method not allowed here; allowed: GET, HEAD\n"),
+        ("GET", "/api/v1/status?limit=no", 400, text, "query parameter limit: must be a whole number from 1 to 500\n"),
         ("GET", "/-/reload", 405, text, "method not allowed here; allowed: POST\n"),
         ("POST", "/-/reload", 403, text, "reloading by HTTP is off; server.lifecycle = true allows it\n"),
     ] {
@@ -186,21 +202,28 @@ fn a_wrong_method_is_told_the_right_ones() {
 }
 
 #[test]
-fn the_index_is_a_page_that_links_everything() {
+fn the_page_links_everything_and_runs_nothing_foreign() {
     let admin = serve(face(), WIDE);
-    let heard = ask(&admin, "GET", "/");
+    let heard = ask(&admin, "GET", "/?state=failing");
     assert_eq!((heard.status, heard.field("content-type")), (200, "text/html; charset=utf-8"));
-    for part in ["/metrics", "/-/healthy", "/-/ready", "/config"] {
+    for part in ["metrics", "-/healthy", "-/ready", "config", "api/v1/status"] {
         assert!(heard.text().contains(&format!("<a href=\"{part}\">")), "{part}");
     }
-    assert!(heard.text().contains("1.2.3") && heard.text().contains("<li>checkout</li>"));
+    let policy = heard.field("content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for (path, kind) in [("/page/style.css", "text/css"), ("/page/main.js", "text/javascript")] {
+        let heard = ask(&admin, "GET", path);
+        assert_eq!((heard.status, heard.field("content-type")), (200, format!("{kind}; charset=utf-8").as_str()));
+        assert_eq!(heard.field("x-content-type-options"), "nosniff");
+    }
 }
 
 #[test]
 fn head_is_get_without_the_body() {
     let admin = serve(face(), WIDE);
     let mut client = Client::of(&admin);
-    for path in ["/metrics", "/", "/-/ready", "/config"] {
+    for path in ["/metrics", "/", "/page/main.js", "/-/ready", "/config"] {
         let head = client.ask("HEAD", path, "");
         // The next answer would be garbled if a body had followed.
         let get = client.ask("GET", path, "");

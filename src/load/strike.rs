@@ -61,6 +61,7 @@ impl Strike {
         self.lane.ledger.finish_traced(outcome, end_ns - self.due_ns, end_ns - sent_ns, trace, traced);
         self.finished = true;
         if let Some(reason) = outcome.failure {
+            self.lane.ledger.note_failure(reason, outcome.status, end_ns);
             self.log(reason, result, trace, end_ns);
         }
     }

@@ -26,10 +26,10 @@ impl Shape {
     /// The finest resolution: 64 buckets in an octave.
     pub const MAX_SCHEMA: u8 = 6;
     /// 2^-20 s, just below a microsecond: values up to here are counted as zero.
-    const LOWEST_EXPONENT: i32 = -20;
+    pub(super) const LOWEST_EXPONENT: i32 = -20;
     /// 2^12 s, over an hour: larger values fall in the last bucket.
     const HIGHEST_EXPONENT: i32 = 12;
-    const OCTAVES: usize = (Self::HIGHEST_EXPONENT - Self::LOWEST_EXPONENT) as usize;
+    pub(super) const OCTAVES: usize = (Self::HIGHEST_EXPONENT - Self::LOWEST_EXPONENT) as usize;
 
     /// A shape of `2^schema` native buckets in an octave (schema at most [`Self::MAX_SCHEMA`]) and classic buckets with
     /// the upper bounds `bounds`, in seconds and rising.

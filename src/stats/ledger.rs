@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::cell::{Counter, Cut};
-use super::{Exemplar, Histogram, Shape, Snapshot, Wire};
+use super::{Brief, Exemplar, Histogram, Shape, Snapshot, Wire};
 use crate::outcome::{DropReason, Outcome, Reason, Stage, Trace, Verdict};
 
 /// Where every arrival of a target is, in exactly one place:
@@ -27,6 +27,7 @@ pub struct Ledger {
     latency: [Histogram; Verdict::COUNT],
     duration: [Histogram; Verdict::COUNT],
     stages: [Histogram; Stage::COUNT],
+    last_failure: Counter,
     /// What happens on the target's connections.
     pub wire: Wire,
 }
@@ -86,6 +87,7 @@ impl Ledger {
             latency: Default::default(),
             duration: Default::default(),
             stages: Default::default(),
+            last_failure: Counter::default(),
             wire: Wire::default(),
         }
     }
@@ -104,8 +106,65 @@ impl Ledger {
             latency: std::array::from_fn(|index| self.latency[index].snapshot(&self.shape)),
             duration: std::array::from_fn(|index| self.duration[index].snapshot(&self.shape)),
             stages: std::array::from_fn(|index| self.stages[index].snapshot(&self.shape)),
+            last_failure: self.last_failure(),
             wire: self.wire.snapshot(),
         })
+    }
+
+    /// The part of a copy that a history is made of, at a fraction of the cost.
+    pub fn brief(&self) -> Brief {
+        self.cut.read(|| {
+            let mut values = self.latency[Verdict::Ok.index()].snapshot(&self.shape);
+            values.merge(&self.latency[Verdict::Failed.index()].snapshot(&self.shape));
+            Brief {
+                scheduled: self.scheduled.get(),
+                dropped: self.dropped.iter().map(Counter::get).sum(),
+                finished: self.finished.get(),
+                failed: self.failures.iter().map(Counter::get).sum(),
+                values,
+            }
+        })
+    }
+
+    /// The latest failure.
+    pub fn last_failure(&self) -> LastFailure {
+        LastFailure(self.last_failure.get())
+    }
+}
+
+/// The latest failure, if there was one: time, status and reason in one word, so that it needs no cut and the later of two
+/// is the greater. Whole milliseconds, or a little more: 2^20 ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LastFailure(u64);
+
+/// A request that was not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// When it ended, on the clock of [`crate::clock`], rounded down to a millisecond or so.
+    pub at_ns: u64,
+    /// Why it was not good.
+    pub reason: Reason,
+    /// The status code, when the response was complete.
+    pub status: Option<u16>,
+}
+
+impl LastFailure {
+    const TIME_SHIFT: u32 = 20;
+    const STATUS_SHIFT: u32 = 8;
+    const STATUS_MASK: u64 = 0xfff;
+
+    fn new(reason: Reason, status: Option<u16>, at_ns: u64) -> Self {
+        let status = u64::from(status.unwrap_or(0)) & Self::STATUS_MASK;
+        let time = at_ns >> Self::TIME_SHIFT << Self::TIME_SHIFT;
+        Self(time | status << Self::STATUS_SHIFT | (reason.index() as u64 + 1))
+    }
+
+    /// What it was.
+    pub fn get(self) -> Option<Failure> {
+        let reason = *Reason::ALL.get((self.0 as u8).checked_sub(1)? as usize)?;
+        let status = (self.0 >> Self::STATUS_SHIFT & Self::STATUS_MASK) as u16;
+        let at_ns = self.0 >> Self::TIME_SHIFT << Self::TIME_SHIFT;
+        Some(Failure { at_ns, reason, status: (status > 0).then_some(status) })
     }
 }
 
@@ -179,6 +238,11 @@ impl LedgerWriter {
         });
     }
 
+    /// What failed just now is the latest failure.
+    pub fn note_failure(&self, reason: Reason, status: Option<u16>, now_ns: u64) {
+        self.last_failure.set(LastFailure::new(reason, status, now_ns).0);
+    }
+
     /// A started request was cut off by the end of the drain or by its target's removal.
     pub fn cancel(&self) {
         self.cut.write(|| {
@@ -236,6 +300,44 @@ mod tests {
         assert_eq!(snapshot.latency[Verdict::Failed.index()].classic, [1, 0]);
         assert_eq!(snapshot.stages[Stage::Wait.index()].count, 2);
         assert_eq!(snapshot.stages[Stage::Connect.index()].count, 0);
+    }
+
+    #[test]
+    fn the_latest_failure_is_told_with_its_time() {
+        let ledger = writer();
+        assert_eq!(ledger.last_failure().get(), None);
+        let mut earlier = LastFailure::default();
+        for (reason, status, at_ns) in [
+            (Reason::ALL[0], None, 5_000_000),
+            (Reason::Status, Some(503), 3_600_000_000_000),
+            (Reason::Status, Some(999), 1 << 62),
+        ] {
+            ledger.note_failure(reason, status, at_ns);
+            let last = ledger.last_failure();
+            let failure = last.get().expect("a failure");
+            assert_eq!((failure.reason, failure.status), (reason, status));
+            assert!((at_ns - (1 << 20)..=at_ns).contains(&failure.at_ns), "{}", failure.at_ns);
+            assert!(last > earlier, "the later one is the greater");
+            earlier = last;
+        }
+        assert_eq!(ledger.snapshot().last_failure, earlier);
+    }
+
+    #[test]
+    fn the_brief_is_a_part_of_the_copy() {
+        let ledger = writer();
+        ledger.drop_arrivals(DropReason::Late, 7);
+        ledger.drop_arrivals(DropReason::InFlight, 2);
+        for (outcome, latency_ns) in [(Outcome::good(200), 1_000_000), (Outcome::failed(Reason::Eof), 2_000_000_000)] {
+            ledger.start();
+            ledger.finish(outcome, latency_ns, 1, &Trace::new());
+        }
+        let (brief, copy) = (ledger.brief(), ledger.snapshot());
+        assert_eq!((brief.scheduled, brief.dropped, brief.finished, brief.failed), (11, 9, 2, 1));
+        let mut latency = copy.latency[0].clone();
+        latency.merge(&copy.latency[1]);
+        assert_eq!(brief.values, latency);
+        assert_eq!(Brief::from(&copy), brief);
     }
 
     #[test]

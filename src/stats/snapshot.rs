@@ -1,6 +1,6 @@
 //! A copy of a target's counts, which can be added to another.
 
-use super::{HistogramSnapshot, WireSnapshot};
+use super::{Brief, HistogramSnapshot, LastFailure, WireSnapshot};
 use crate::outcome::{DropReason, Reason, Stage, Verdict};
 
 /// A consistent copy of one or several ledgers. Arrays are indexed by the `index()` of their label.
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub duration: [HistogramSnapshot; Verdict::COUNT],
     /// The phases of a request.
     pub stages: [HistogramSnapshot; Stage::COUNT],
+    /// The latest failure.
+    pub last_failure: LastFailure,
     /// Its connections.
     pub wire: WireSnapshot,
 }
@@ -54,6 +56,7 @@ impl Snapshot {
         merge_each(&mut self.latency, &other.latency);
         merge_each(&mut self.duration, &other.duration);
         merge_each(&mut self.stages, &other.stages);
+        self.last_failure = self.last_failure.max(other.last_failure);
         self.wire.merge(&other.wire);
     }
 
@@ -74,6 +77,20 @@ impl Snapshot {
         ];
         let broken = equations.into_iter().find(|(_, left, right)| left != right);
         broken.map(|(equation, left, right)| format!("{equation} does not hold: {left} and {right}"))
+    }
+}
+
+impl From<&Snapshot> for Brief {
+    fn from(counts: &Snapshot) -> Self {
+        let mut values = HistogramSnapshot::default();
+        counts.latency.iter().for_each(|histogram| values.merge(histogram));
+        Self {
+            scheduled: counts.scheduled,
+            dropped: counts.dropped.iter().sum(),
+            finished: counts.finished,
+            failed: counts.failures.iter().sum(),
+            values,
+        }
     }
 }
 

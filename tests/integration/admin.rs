@@ -139,7 +139,7 @@ fn pages_exist_or_do_not() {
     origin.wait_requests(2);
     assert_eq!(origin.requests()[0].header("authorization"), Some("Bearer s3cret-inline"));
     assert_eq!(origin.requests()[0].body, b"s3cret-expanded");
-    for path in ["/config", "/metrics", "/"] {
+    for path in ["/config", "/metrics", "/", "/api/v1/status"] {
         assert!(!daemon.get(path).text().contains("s3cret"), "{path} shows a secret");
     }
     assert!(daemon.log_with(&["s3cret"]).is_empty(), "the log shows a secret");

@@ -3,6 +3,7 @@
 //! Everything started here listens on a port of its own, is bounded in time and is ended by its process id when it
 //! goes out of scope, so that tests may run beside each other.
 
+pub(crate) mod browser;
 pub(crate) mod caddy;
 #[cfg(feature = "http3")]
 pub(crate) mod caddy_http3;
