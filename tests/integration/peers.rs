@@ -28,7 +28,7 @@ fn trust(authority: &Authority) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("ca.pem");
     std::fs::write(&path, authority.pem()).expect("a file");
-    (directory, format!("tls.ca_file = {path:?}\n"))
+    (directory, format!("tls.ca_file = \"{}\"\n", path.display()))
 }
 
 fn started(summary: &serde_json::Value) -> usize {
@@ -230,10 +230,14 @@ fn every_request_has_an_id_of_its_own_over_resends_and_reloads() {
         all.iter().map(|(name, url, version)| target(name, url, "100/s", &rest(version))).collect()
     };
     let mut daemon = Daemon::start(&config(""));
-    all.iter().for_each(|(name, ..)| drop(daemon.scrape_after(name, 200.0)));
+    for (name, ..) in &all {
+        daemon.scrape_after(name, 200.0);
+    }
     // Another request, and so another hammer, which keeps the connections.
     assert!(daemon.reload_with(&config("headers = { x-other = \"1\" }")));
-    all.iter().for_each(|(name, ..)| drop(daemon.scrape_after(name, 400.0)));
+    for (name, ..) in &all {
+        daemon.scrape_after(name, 400.0);
+    }
     let (_, summary) = daemon.stop();
     for (name, ..) in &all {
         let (summary, path) = (&summary["targets"][name], format!("GET /{name} "));

@@ -114,7 +114,9 @@ impl Drop for Haproxy {
         // The master first, so that it does not think about its workers' ends.
         let workers = self.workers();
         process::signal(self.process.pid(), Signal::KILL);
-        workers.iter().for_each(|&worker| process::signal(worker, Signal::KILL));
+        for worker in workers {
+            process::signal(worker, Signal::KILL);
+        }
     }
 }
 
