@@ -84,7 +84,7 @@ fn units(panel: Panel<'_>) -> impl Iterator<Item = &str> {
     of_columns.chain([text(&config["defaults"]["unit"])])
 }
 
-/// Of the linter: target-job, target-instance, target-rate-interval, target-counter-agg; that they are valid PromQL a real
+/// Of the linter: target-job, target-instance, target-rate-interval, target-counter-agg; that they are valid at all a real
 /// Prometheus says in `observability.rs`.
 #[test]
 fn queries_name_job_and_instance_and_take_rates_over_grafanas_interval() {
