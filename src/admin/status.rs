@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at};
 
 use super::answer::{self, Reply};
-use super::encoding;
+use super::negotiation;
 use super::room::Room;
 use crate::status::{INTERVAL, Query, Round, Status, Survey};
 
@@ -79,7 +79,7 @@ pub(super) async fn answer(head: &Parts, room: &Room) -> Reply {
         reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         return reply;
     };
-    let zipped = encoding::wants_gzip(&head.headers);
+    let zipped = negotiation::wants_gzip(&head.headers);
     match write(&room.face.status, query, room, Body::new(zipped)).await {
         Ok(body) => {
             room.make_space();

@@ -81,6 +81,8 @@ pub struct Dialer {
     spared_until_ns: Cell<u64>,
     /// Until when the name is not looked up again for connections that are kept, since a lookup failed.
     retry_ns: Cell<u64>,
+    /// Whether a dial waits for a lookup although there are addresses.
+    asking: Cell<bool>,
     /// Addresses that failed, and until when others go first.
     dead: RefCell<Vec<(IpAddr, u64)>>,
     /// Counts dials: each begins with the next address in turn, the first one anywhere, so that a fleet of us does not
@@ -115,6 +117,7 @@ impl Dialer {
             changed: Cell::new(false),
             spared_until_ns: Cell::new(0),
             retry_ns: Cell::new(0),
+            asking: Cell::new(false),
             dead: RefCell::default(),
         }
     }
@@ -295,10 +298,13 @@ impl Dialer {
         {
             return Ok(Arc::clone(&known.addresses));
         }
-        trace.enter(Stage::Dns, now_ns);
         let Some(known) = known else {
+            trace.enter(Stage::Dns, now_ns);
             return self.learn(self.resolver.lookup(&self.question).await, now_ns);
         };
+        // One waits for the answer; others take what is known, or a resolver that is dead would hold them all up.
+        let Some(_asking) = Asking::alone(&self.asking) else { return Ok(known.addresses) };
+        trace.enter(Stage::Dns, now_ns);
         // Of a request that may take less than that, half of its time is left for the address that is known.
         let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
         let in_time = timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await;
@@ -316,6 +322,22 @@ impl Dialer {
             Refresh::Every(interval) => now_ns.saturating_sub(known.since_ns) < interval.as_nanos() as u64,
             Refresh::Once => true,
         }
+    }
+}
+
+/// The one dial that waits for a lookup, until it is dropped.
+struct Asking<'a>(&'a Cell<bool>);
+
+impl<'a> Asking<'a> {
+    /// `None` while another one does.
+    fn alone(asking: &'a Cell<bool>) -> Option<Self> {
+        (!asking.replace(true)).then(|| Self(asking))
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 
@@ -387,6 +409,8 @@ pub(super) fn reason_of(error: &io::Error) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
     use crate::net::{Family, ResolverService};
     use crate::stats::{LedgerWriter, Shape};
@@ -424,6 +448,24 @@ mod tests {
             let budget = Duration::from_millis(budget_ms);
             assert_eq!(dialer.is_to_blame(reason, budget, 2), blamed, "{reason:?} after {budget:?}");
         }
+    }
+
+    /// A dead resolver would hold up as many requests as came while it was asked, and those that came next be dropped.
+    #[tokio::test]
+    async fn one_dial_waits_for_a_name_server_and_others_take_what_is_known() {
+        let (_nobody_answers, resolver) = ResolverService::new();
+        let dialer = Dialer { resolver, ..dialer(Refresh::Ttl, Duration::from_secs(1)) };
+        let known = dialer.learn(Ok(found(&[[127, 0, 0, 1]], 0)), 0).expect("an answer");
+        let traces = [const { Trace::new() }; 3];
+        let ask = |trace| Box::pin(dialer.addresses(trace, u64::MAX));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut first = ask(&traces[0]);
+        assert!(first.as_mut().poll(&mut cx).is_pending());
+        assert!(matches!(ask(&traces[1]).as_mut().poll(&mut cx), Poll::Ready(Ok(addresses)) if addresses == known));
+        assert_eq!((traces[0].stage(), traces[1].stage()), (Some(Stage::Dns), None));
+        // Cut off, it leaves the question to the next one.
+        drop(first);
+        assert!(ask(&traces[2]).as_mut().poll(&mut cx).is_pending());
     }
 
     #[test]
