@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,9 +48,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Whether `address` may be dialled. An IPv4 address inside IPv6 is judged as IPv4.
+    /// Whether `address` may be dialled. An IPv4 address inside IPv6 is judged as IPv4, and the unspecified address as what
+    /// it leads to: this machine.
     pub fn admits(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
     }
@@ -369,7 +374,10 @@ async fn connect_unix(path: &Path, budget: Duration) -> Result<UnixStream, Fault
         Fault::new(reason, format!("{}: {error}", path.display()))
     };
     match timeout(budget, UnixStream::connect(path)).await {
-        Ok(connected) => connected.map_err(fault),
+        Ok(connected) => {
+            let spare = |stream: UnixStream| keep_spare_descriptors(&stream).map(|()| stream);
+            connected.and_then(spare).map_err(fault)
+        }
         Err(_) => Err(Fault::new(Reason::ConnectTimeout, format!("{} did not answer in time", path.display()))),
     }
 }
@@ -532,6 +540,15 @@ mod tests {
             ("::1", true),
         ] {
             assert_eq!(guard.admits(address.parse().expect("an address")), admitted, "{address}");
+        }
+    }
+
+    /// Linux connects it to this machine.
+    #[test]
+    fn the_unspecified_address_is_loopback() {
+        let guard = Guard { deny: networks(&["127.0.0.0/8", "::1/128"]), allow: vec![] };
+        for address in ["0.0.0.0", "::ffff:0.0.0.0", "::", "127.0.0.1", "::1"] {
+            assert!(!guard.admits(address.parse().expect("an address")), "{address}");
         }
     }
 

@@ -120,10 +120,14 @@ impl ResolverService {
 
     fn begin(&mut self, query: Query) {
         let manner = &query.question.manner;
-        if !self.resolvers.contains_key(manner) {
+        if !matches!(self.resolvers.get(manner), Some(Some(_))) {
             let hickory = resolver(manner);
-            let hickory =
-                hickory.inspect_err(|error| warn!(%error, "name lookups don't work: no usable resolver config"));
+            // Said once, and tried again with every lookup: the file may come later.
+            if let Err(error) = &hickory
+                && !self.resolvers.contains_key(manner)
+            {
+                warn!(%error, "name lookups don't work: no usable resolver config");
+            }
             self.resolvers.insert(manner.clone(), hickory.ok());
         }
         let Some(Some(hickory)) = self.resolvers.get(manner) else {

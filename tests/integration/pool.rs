@@ -139,6 +139,30 @@ fn requests_wait_for_one_of_the_connections_that_there_may_be() {
     assert_eq!(connecting, 2.0, "those who waited for a connection did not connect");
 }
 
+/// First come, first served must not mean that each gets its connection when it is too late.
+#[test]
+fn under_a_slight_overload_most_requests_are_answered_and_the_others_had_no_connection() {
+    let origin = Origin::start(|_| Reply::ok("hello").delayed(Duration::from_millis(100)));
+    let daemon = Daemon::start(&pooled(&origin.url("/"), "13/s", "max_connections = 1", "timeout = \"800ms\""));
+    let scrape =
+        daemon.scrape_when("requests without a connection", |scrape| failures(scrape, "a").values().sum::<u64>() >= 15);
+    let (good, failed) = (responses(&scrape, "a", "200"), failures(&scrape, "a"));
+    assert_eq!(failed.keys().collect::<Vec<_>>(), ["connect_timeout"], "{}", scrape.summary());
+    assert!(good >= 2.0 * failed["connect_timeout"] as f64, "{good} good\n{}", scrape.summary());
+    assert_eq!(of(&scrape, "connections_opened_total", "a"), 1);
+}
+
+#[test]
+fn a_reload_that_allows_fewer_connections_closes_those_above() {
+    let origin = Origin::start(|_| Reply::ok("hello").delayed(Duration::from_millis(50)));
+    let config = |max: u32| pooled(&origin.url("/"), "60/s", &format!("max_connections = {max}"), "timeout = \"2s\"");
+    let daemon = Daemon::start(&config(6));
+    daemon.scrape_when("several connections", |scrape| of(scrape, "connections_open", "a") >= 3);
+    assert!(daemon.reload_with(&config(1)));
+    let scrape = daemon.scrape_when("one connection", |scrape| of(scrape, "connections_open", "a") == 1);
+    assert!(closed(&scrape, "a")["retired"] >= 2, "{}", scrape.summary());
+}
+
 #[test]
 fn requests_that_get_no_connection_in_time_are_connect_timeout() {
     let origin = Origin::start(|_| Reply::silence());

@@ -157,12 +157,12 @@ impl Road {
     /// A connection for a request; `fresh` asks for a new one, if there may be one more. Waits while the target has as many
     /// connections as it may; first come, first served.
     pub(super) async fn way(&self, trace: &Trace, deadline_ns: u64, fresh: bool) -> Result<Way, Fault> {
-        let mut turn = None;
-        let mut disappointed = false;
+        let (mut turn, mut until_ns, mut disappointed) = (None, None, false);
         loop {
             let now_ns = clock::now_ns();
             if turn.is_none() && self.seats.someone_waits() {
-                self.wait(&mut turn, trace, now_ns).await;
+                let until_ns = *until_ns.get_or_insert_with(|| self.patience(now_ns, deadline_ns));
+                self.wait(&mut turn, trace, now_ns, until_ns).await?;
                 continue;
             }
             if (!fresh || self.is_full())
@@ -191,7 +191,8 @@ impl Road {
                 }
             }
             let Some(seat) = self.seat() else {
-                self.wait(&mut turn, trace, now_ns).await;
+                let until_ns = *until_ns.get_or_insert_with(|| self.patience(now_ns, deadline_ns));
+                self.wait(&mut turn, trace, now_ns, until_ns).await?;
                 continue;
             };
             drop(turn);
@@ -199,16 +200,34 @@ impl Road {
         }
     }
 
-    /// Waits for its turn, or, with that, until a connection may have come free. Takes part in no phase meanwhile: it is
-    /// not the target that takes its time.
-    async fn wait<'a>(&'a self, turn: &mut Option<Turn<'a>>, trace: &Trace, now_ns: u64) {
+    /// Until when a request waits for a connection: as long as opening one may take, and no longer than half of its time.
+    /// One that got a connection at the last moment would be cut off on it, and the next one after it, and so on: under a
+    /// slight overload none would be answered.
+    fn patience(&self, now_ns: u64, deadline_ns: u64) -> u64 {
+        let half_ns = deadline_ns.saturating_sub(now_ns) / 2;
+        now_ns.saturating_add(half_ns.min(self.dialer.route().connect_timeout.as_nanos() as u64))
+    }
+
+    /// Waits for its turn, or, with that, until a connection may have come free, at most until `until_ns`. Takes part in no
+    /// phase meanwhile: it is not the target that takes its time.
+    async fn wait<'a>(
+        &'a self,
+        turn: &mut Option<Turn<'a>>,
+        trace: &Trace,
+        now_ns: u64,
+        until_ns: u64,
+    ) -> Result<(), Fault> {
         trace.complete(now_ns);
         trace.follow(&self.seatless);
-        match turn {
-            None => *turn = Some(self.seats.turn().await),
-            Some(_) => self.seats.freed.notified().await,
-        }
+        let waiting = async {
+            match turn {
+                None => *turn = Some(self.seats.turn().await),
+                Some(_) => self.seats.freed.notified().await,
+            }
+        };
+        let waited = timeout(Duration::from_nanos(until_ns.saturating_sub(now_ns)), waiting).await;
         trace.part();
+        waited.map_err(|_| Fault::new(Reason::ConnectTimeout, "no connection came free in time (pool.max_connections)"))
     }
 
     /// An open connection with room for a request.
@@ -334,6 +353,11 @@ impl Road {
 
     /// Takes back a connection that could serve another request.
     pub(super) fn put(self: &Rc<Self>, connection: Box<Connection>, now_ns: u64) {
+        if self.idle.policy().max_connections.is_some_and(|max| self.seats.taken() > max) {
+            // A reload allows fewer than there are. Its seat tells those who wait.
+            connection.close(CloseReason::Retired);
+            return;
+        }
         self.idle.put(connection, now_ns);
         self.seats.freed.notify_one();
         self.keep_swept();

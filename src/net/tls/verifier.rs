@@ -50,6 +50,10 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        if self.insecure {
+            // Old certificates have forms and keys that the judge does not know.
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         self.judge.verify_tls12_signature(message, cert, signature)
     }
 
@@ -59,6 +63,9 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
+        if self.insecure {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
         self.judge.verify_tls13_signature(message, cert, signature)
     }
 
