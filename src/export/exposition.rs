@@ -1,10 +1,11 @@
 //! A scrape in pieces, so that nobody needs the memory for all of it.
 
+use prometheus::proto::MetricFamily;
+
 use super::cut::FleetCut;
 use super::format::{EncodeError, Format};
 use super::protobuf::Protobuf;
 use super::text::{Dialect, Text};
-use prometheus::proto::MetricFamily;
 
 /// Pieces are about as long as this, and longer by one target's part of a family at most; except for the last one, which
 /// is as long as what the registry's collectors have to say.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use prometheus::proto::{MetricFamily, MetricType};
+
 /// How metrics are written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -58,3 +60,12 @@ impl fmt::Display for EncodeError {
 }
 
 impl std::error::Error for EncodeError {}
+
+/// The name and the kind of a gathered family, if the formats can hold it.
+pub(super) fn name_and_kind(family: &MetricFamily) -> Result<(&str, MetricType), EncodeError> {
+    match (family.name(), family.get_field_type()) {
+        ("", _) => Err(EncodeError::Nameless),
+        (name, MetricType::UNTYPED) => Err(EncodeError::Untyped(name.to_owned())),
+        sound => Ok(sound),
+    }
+}

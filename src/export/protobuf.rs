@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::catalogue::Metric;
-use super::format::EncodeError;
+use super::format::{EncodeError, name_and_kind};
 use super::sink::Sink;
 use crate::stats::{Exemplar, HistogramSnapshot, Shape};
 
@@ -43,13 +43,7 @@ impl Protobuf {
     /// Adds gathered families.
     pub(super) fn append(&mut self, families: &[MetricFamily]) -> Result<(), EncodeError> {
         for family in families {
-            let (name, kind) = (family.name(), family.get_field_type());
-            if name.is_empty() {
-                return Err(EncodeError::Nameless);
-            }
-            if kind == MetricType::UNTYPED {
-                return Err(EncodeError::Untyped(name.to_owned()));
-            }
+            let (name, kind) = name_and_kind(family)?;
             self.begin(name, family.help(), kind);
             for sample in family.get_metric() {
                 self.nested(FAMILY_METRIC, |message| message.gathered(sample, kind));

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::catalogue::Metric;
-use super::format::EncodeError;
+use super::format::{EncodeError, name_and_kind};
 use super::sink::Sink;
 use crate::stats::{Exemplar, HistogramSnapshot, Shape};
 
@@ -77,13 +77,7 @@ impl Text {
         let samples: usize = families.iter().map(samples).sum();
         self.out.reserve(samples * BYTES_PER_SAMPLE);
         for family in families {
-            let (name, kind) = (family.name(), family.get_field_type());
-            if name.is_empty() {
-                return Err(EncodeError::Nameless);
-            }
-            if kind == MetricType::UNTYPED {
-                return Err(EncodeError::Untyped(name.to_owned()));
-            }
+            let (name, kind) = name_and_kind(family)?;
             self.head(name, family.help(), kind);
             for sample in family.get_metric() {
                 self.gathered(sample, kind);

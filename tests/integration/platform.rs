@@ -110,6 +110,8 @@ fn a_rationed_processor_shows_as_lag_and_drops_and_metrics_still_answer() {
     const LATE_AFTER: &str = "[engine]\nlate_after = \"40ms\"\n[metrics]\nbuckets = [0.02]\n";
     /// On a fast machine a tenth of a processor would do for this rate. A third of what it takes does nowhere.
     const SHARE: f64 = 3.0;
+    /// And never more than the row says, in percent.
+    const MOST: f64 = 10.0;
     let group = match CpuGroup::new() {
         Ok(group) => group,
         Err(error) => return skip(TEST, &format!("no control group to be had: {error}")),
@@ -131,7 +133,7 @@ fn a_rationed_processor_shows_as_lag_and_drops_and_metrics_still_answer() {
     let before = daemon.scrape();
     let needed_percent = (cpu(&before) - cpu(&first)) / begun.elapsed().as_secs_f64() * 100.0;
 
-    group.set_quota(Some((needed_percent / SHARE).max(1.0) as u32)).expect("a quota");
+    group.set_quota(Some((needed_percent / SHARE).clamp(1.0, MOST) as u32)).expect("a quota");
     let rationed = daemon.scrape_when("lag and drops", |scrape| {
         lagging(scrape) >= lagging(&before) + 100.0 && late(scrape) >= late(&before) + 500.0
     });
