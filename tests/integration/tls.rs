@@ -266,7 +266,8 @@ fn a_silent_handshake_is_tls_timeout_until_the_server_goes_on() {
     let (authority, files) = (Authority::new("ca"), Files::new());
     let nginx = Nginx::builder().certificate(authority.server(&["127.0.0.1"])).start();
     let trust = files.trust(&authority);
-    let cases = [("handshake", "tls.handshake_timeout = \"200ms\"\n"), ("request", "timeout = \"200ms\"\n")];
+    // Long enough that connecting, which costs nothing here, is over before it on a busy machine too.
+    let cases = [("handshake", "tls.handshake_timeout = \"1s\"\n"), ("request", "timeout = \"1s\"\n")];
     let versions = [("1", nginx.https1_url("/")), ("2", nginx.https2_url("/"))];
     let mut names = Vec::new();
     let mut config = String::new();
@@ -283,14 +284,15 @@ fn a_silent_handshake_is_tls_timeout_until_the_server_goes_on() {
         assert_logged_sparingly(&daemon, &failed, name, "tls_timeout");
         assert_eq!(phase_count(&failed, name, "tls"), 0.0, "{name}: only what was completed is counted");
         let latency = failed.histogram("hammerd_request_latency_seconds", &[("target", name), ("outcome", "failed")]);
-        assert!(latency.sum < latency.count, "{name}: {latency:?} is far above the timeout");
+        assert!(latency.sum < 3.0 * latency.count, "{name}: {latency:?} is far above the timeout");
     }
     let descriptors = daemon.open_descriptors();
-    assert!(descriptors < 40 + names.len() * 6, "{descriptors} descriptors");
+    // At 10/s and a second for each no more than some ten handshakes are under way at a time.
+    assert!(descriptors < 40 + names.len() * 15, "{descriptors} descriptors");
 
     nginx.thaw();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let good = assert_recover(&daemon, &names, 10.0, Duration::from_millis(200));
+    let good = assert_recover(&daemon, &names, 10.0, Duration::from_secs(1));
     for name in names {
         assert_only_failure(&good, name, "tls_timeout");
     }
