@@ -162,5 +162,8 @@ fn alone() -> Vec<Claim> {
         Claim::ratio("protocols", Metric::CpuPerRequest, "http/2 tls", "http/1.1 tls", Some(AtMost(1.0))),
         figure("storm", Metric::LagWithinMs, "beside handshakes", AtLeast(99.0)),
         Claim::ratio("storm", Metric::DeviationP99, "beside handshakes", "alone", None),
+        Claim::ratio("observed", Metric::CpuPerRequest, "traced", "unseen", Some(AtMost(1.03))),
+        Claim::ratio("observed", Metric::DeviationP99, "traced", "unseen", None),
+        Claim::ratio("observed", Metric::DeviationP99, "scraped at 10 Hz", "unseen", Some(AtMost(1.1))),
     ]
 }

@@ -245,7 +245,7 @@ impl Arena {
 
 /// Scrapes at an interval. The cost of a line is CPU time of the threads that are no workers: the time that a scrape
 /// takes on a core that it shares with a worker says little.
-fn scrape_for(
+pub(crate) fn scrape_for(
     daemon: &Daemon,
     client: &Client,
     window: Duration,

@@ -10,6 +10,7 @@ mod contest;
 mod daemon;
 mod floor;
 mod guard;
+mod observed;
 mod peers;
 mod plots;
 mod process;
@@ -109,6 +110,8 @@ enum Scenario {
     Protocols,
     /// A plain target beside 500 TLS handshakes a second
     Storm,
+    /// 100 targets with traces, and with a scrape every 100 ms
+    Observed,
 }
 
 fn main() -> Result<()> {

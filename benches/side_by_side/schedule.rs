@@ -4,6 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use crate::contest::{Arena, Contestant};
+use crate::observed::Look;
 use crate::peers::PEERS;
 use crate::process::{Cores, Result};
 use crate::protocols::Way;
@@ -76,6 +77,9 @@ impl<'a> Session<'a> {
         }
         if wanted(Scenario::Storm) {
             self.storm(rounds, seconds)?;
+        }
+        if wanted(Scenario::Observed) {
+            self.observed(rounds, seconds)?;
         }
         Ok(())
     }
@@ -202,6 +206,17 @@ impl<'a> Session<'a> {
             for (who, storm) in [("alone", false), ("beside handshakes", true)] {
                 let mut sample = Sample::new("storm", who, round);
                 self.arena.storm(&mut sample, storm, seconds)?;
+                self.keep(sample);
+            }
+        }
+        Ok(())
+    }
+
+    fn observed(&mut self, rounds: usize, seconds: u64) -> Result<()> {
+        for round in 0..if self.wants("hammerd") { rounds } else { 0 } {
+            for look in Look::ALL {
+                let mut sample = Sample::new("observed", look.name(), round);
+                self.arena.observed(&mut sample, look, seconds)?;
                 self.keep(sample);
             }
         }

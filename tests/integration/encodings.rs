@@ -1,11 +1,19 @@
 //! What Prometheus makes of a scrape in each of its encodings.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hammerd::export::{Exports, Format, Vitals};
+use hammerd::roster::{Roster, TargetInfo};
+use hammerd::stats::Shape;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::support::certificates::Authority;
@@ -253,4 +261,109 @@ fn every_query_of_the_reference_has_an_answer() {
         assert!(is_filter || !answer.is_empty(), "no answer to {query}");
         assert!(answer.iter().all(|(_, value)| !value.is_infinite()), "{query}: {answer:?}");
     }
+}
+
+/// Label values of any kind, from a seed that is always the same.
+fn unusual_values(count: usize) -> Vec<String> {
+    let mark = prop_oneof![
+        Just('"'),
+        Just('\\'),
+        Just('\n'),
+        Just('\r'),
+        Just('n'),
+        Just('{'),
+        Just('}'),
+        Just(','),
+        Just('='),
+        Just('#'),
+        Just(' '),
+        any::<char>()
+    ];
+    let value = prop::collection::vec(mark, 1..24).prop_map(String::from_iter);
+    let mut runner = TestRunner::deterministic();
+    (0..count).map(|_| value.new_tree(&mut runner).expect("a value").current()).collect()
+}
+
+/// As much of Prometheus' metrics.proto as labels need.
+mod model {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct MetricFamily {
+        #[prost(string, optional, tag = "1")]
+        pub(super) name: Option<String>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) metric: Vec<Metric>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Metric {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) label: Vec<LabelPair>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct LabelPair {
+        #[prost(string, optional, tag = "1")]
+        pub(super) name: Option<String>,
+        #[prost(string, optional, tag = "2")]
+        pub(super) value: Option<String>,
+    }
+}
+
+/// The labels `odd` of `hammerd_target_info` in protobuf, by target.
+fn odd_in_protobuf(mut bytes: &[u8]) -> BTreeMap<String, String> {
+    let mut infos = BTreeMap::new();
+    while !bytes.is_empty() {
+        let family = model::MetricFamily::decode_length_delimited(&mut bytes).expect("a family");
+        let is_info = family.name.as_deref() == Some("hammerd_target_info");
+        for metric in family.metric.into_iter().filter(|_| is_info) {
+            let mut labels: HashMap<_, _> = metric
+                .label
+                .into_iter()
+                .map(|pair| (pair.name.expect("a name"), pair.value.expect("a value")))
+                .collect();
+            infos.insert(labels.remove("target").expect("a target"), labels.remove("odd").expect("its label"));
+        }
+    }
+    infos
+}
+
+/// The same as one of the parsers of the Python client reads them from text.
+fn odd_in_text(parser: &str, text: &[u8]) -> BTreeMap<String, String> {
+    let judge = format!(
+        "import sys, json\n\
+         from prometheus_client.{parser} import text_string_to_metric_families as parse\n\
+         text = sys.stdin.buffer.read().decode()\n\
+         samples = [s.labels for family in parse(text) for s in family.samples if s.name == 'hammerd_target_info']\n\
+         print(json.dumps([[labels['target'], labels['odd']] for labels in samples]))"
+    );
+    let text_of = |value: &Value| value.as_str().expect("a text").to_owned();
+    judged(&judge, text).iter().map(|pair| (text_of(&pair[0]), text_of(&pair[1]))).collect()
+}
+
+/// Configuration lets no control character into a label; the encodings carry them nevertheless.
+#[test]
+fn label_values_of_any_kind_are_read_as_they_were_by_decoders_of_others() {
+    let shape = Shape::new(3, &[1.0]);
+    let roster = Roster::new(shape.clone(), Vec::new());
+    let values: BTreeMap<String, String> =
+        unusual_values(500).into_iter().enumerate().map(|(index, value)| (format!("t{index}"), value)).collect();
+    assert!(["\n", "\"", "\\", "\\n"].iter().all(|mark| values.values().any(|value| value.contains(mark))));
+    for (name, value) in &values {
+        let info = TargetInfo {
+            insecure: None,
+            protocol: "http",
+            authority: "shop.example:80".to_owned(),
+            labels: [("odd".to_owned(), value.clone())].into(),
+            rate_per_second: 1.0,
+            max_in_flight: 1,
+            shape: shape.clone(),
+            since_ns: 0,
+        };
+        roster.describe(&name.as_str().into(), info);
+    }
+    let exports = Exports::new(Arc::new(roster), Arc::new(Vitals::new(Arc::new(|| 0)))).expect("a sound catalogue");
+    let whole = |format| exports.whole(format).expect("sound families");
+    assert_eq!(odd_in_protobuf(&whole(Format::Protobuf)), values);
+    assert_eq!(odd_in_text("openmetrics.parser", &whole(Format::OpenMetrics)), values);
+    assert_eq!(odd_in_text("parser", &whole(Format::Text)), values);
 }

@@ -240,7 +240,11 @@ fn connections_to_an_address_that_has_left_are_retired_and_a_new_one_has_its_sha
         assert_eq!(addresses(&scrape, "a"), 2.0);
         // A connection that is asked for late may find its age over before the answer has changed.
         let closed = closed(&scrape, "a");
-        assert!(closed.keys().all(|reason| ["address_gone", "max_age"].contains(&reason.as_str())), "{}", scrape.summary());
+        assert!(
+            closed.keys().all(|reason| ["address_gone", "max_age"].contains(&reason.as_str())),
+            "{}",
+            scrape.summary()
+        );
     });
 }
 
