@@ -1,5 +1,6 @@
 //! Commands and flags: what was typed becomes sources and options, and an end becomes an exit code.
 
+mod health;
 mod hit;
 
 use std::ffi::OsString;
@@ -55,6 +56,8 @@ enum Command {
     Hit(hit::HitArgs),
     /// Run the whole daemon on a built-in server and configuration
     Demo(DemoArgs),
+    /// Ask a running hammerd whether it is healthy: exit code 0 if so, else 1
+    Health(health::HealthArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
 }
@@ -65,6 +68,13 @@ struct SourceArgs {
     /// it, the one that `HAMMERD_CONFIG` names
     #[arg(short, long = "config", value_name = "FILE")]
     config: Vec<PathBuf>,
+}
+
+impl SourceArgs {
+    /// The files named here, if there are any, in place of those that the environment names.
+    fn over(self, environment: Sources) -> Sources {
+        if self.config.is_empty() { environment } else { Sources { files: self.config, ..environment } }
+    }
 }
 
 #[derive(Args)]
@@ -143,6 +153,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Check(args)) => check(args),
         Some(Command::Hit(args)) => hit::hit(args),
         Some(Command::Demo(args)) => demo(args),
+        Some(Command::Health(args)) => health::health(args),
         Some(Command::Schema) => print(&config::schema()),
     }
 }
@@ -188,10 +199,7 @@ fn demo(args: DemoArgs) -> u8 {
 
 /// Loads the configuration that the arguments and the environment name, and goes on if it is valid.
 fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Sources, Config) -> u8) -> u8 {
-    let mut sources = Sources { overrides, ..environment() };
-    if !args.config.is_empty() {
-        sources.files = args.config;
-    }
+    let mut sources = Sources { overrides, ..args.over(environment()) };
     if let Err(error) = sources.read_stdin() {
         return fail(&format!("can't read the configuration from stdin: {error}"));
     }

@@ -44,7 +44,7 @@ use crate::pace::{Process, Rate};
 pub use error::Rejected;
 pub use schema::schema;
 pub use show::{frozen_differences, plan, redacted};
-pub use source::{Sources, load};
+pub use source::{Sources, listen, load};
 pub use status::StatusSet;
 
 /// A whole, valid configuration.

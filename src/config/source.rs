@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::error::{Mistakes, Origin, Origins, Place, Rejected, join};
 use super::node::{Layer, Node, Shape, Table, unify_header_names};
-use super::section::{Root, Section, built_in};
+use super::section::{Root, Section, Slot, built_in};
 use super::syntax::Syntax;
 use super::variables::Variables;
 use super::{Config, build};
@@ -19,6 +20,9 @@ use super::{Config, build};
 const PREFIX: &str = "HAMMERD__";
 /// Largest configuration text, in bytes.
 const MAX_TEXT: u64 = 16 << 20;
+
+/// Where the HTTP face is when nobody says otherwise.
+const USUAL_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9955));
 
 /// Everything a configuration is read from. Loading it again, for a reload, reads every file again.
 ///
@@ -54,14 +58,32 @@ pub fn load(sources: &Sources) -> Result<Config, Rejected> {
     if !mistakes.is_empty() {
         return Err(mistakes.into_rejected(&origins));
     }
-    let environment = sources.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let variables = Variables { environment, environment_layer, flags_layer };
+    let variables = Variables { environment: sources.environment(), environment_layer, flags_layer };
     let merged = merge(layers, &variables, &mut mistakes)?;
     let root = Root::read(&merged, "", &mut mistakes);
     match build::config(&root, &origins, &mut mistakes) {
         Some(config) if mistakes.is_empty() => Ok(config),
         _ => Err(mistakes.into_rejected(&origins)),
     }
+}
+
+/// Where the HTTP face is with these sources; `None` when it is switched off.
+///
+/// For those who only want to find a running daemon: what can't be read or is not accepted says nothing, because the
+/// daemon runs on what it found when it started.
+pub fn listen(sources: &Sources) -> Option<SocketAddr> {
+    let (mut origins, mut mistakes) = (Origins::default(), Mistakes::default());
+    let mut layers = vec![built_in(origins.push(Origin::BuiltIn))];
+    sources.read_texts(&mut layers, &mut origins, &mut mistakes);
+    let environment_layer = sources.read_environment(&mut layers, &mut origins, &mut mistakes);
+    let flags_layer = sources.read_flags(&mut layers, &mut origins, &mut mistakes);
+    for layer in &mut layers {
+        layer.retain(|name, _| name == "server");
+    }
+    let variables = Variables { environment: sources.environment(), environment_layer, flags_layer };
+    let merged = merge(layers, &variables, &mut mistakes).unwrap_or_default();
+    let root = Root::read(&merged, "", &mut mistakes);
+    root.server.key(|server| &server.listen).and_then(Slot::value).copied().unwrap_or(Some(USUAL_LISTEN))
 }
 
 /// Lays the layers over each other.
@@ -99,6 +121,10 @@ impl Sources {
     pub fn set_stdin(&mut self, input: impl Read) -> io::Result<()> {
         self.stdin = Some(read_bounded(input, MAX_TEXT)?);
         Ok(())
+    }
+
+    fn environment(&self) -> HashMap<&str, &str> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
     fn is_empty(&self) -> bool {

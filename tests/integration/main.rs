@@ -18,6 +18,7 @@ mod drain;
 mod encodings;
 mod faults;
 mod harness;
+mod health;
 mod http2;
 #[cfg(feature = "http3")]
 mod http3;
