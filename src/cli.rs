@@ -15,6 +15,7 @@ use crate::config::{self, Config, Sources};
 use crate::daemon::{self, Ended, Options};
 use crate::demo;
 use crate::logs::{self, Format, Outlet};
+use crate::notify::Notify;
 use crate::report::Output;
 
 /// How a command ended, as the shell sees it.
@@ -249,6 +250,10 @@ fn start(args: &LogArgs, config: Config, complete: impl FnOnce(Options) -> Optio
         greeting: None,
         live: None,
         log_lines_lost: Arc::new(move || counted.lost()),
+        notify: Notify::new(|name| std::env::var_os(name), std::process::id()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the service manager can't be told of us");
+            Notify::default()
+        }),
     };
     let ended = daemon::run(complete(options), config);
     let code = match ended {

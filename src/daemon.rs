@@ -3,6 +3,9 @@
 //! Runs on the control thread: signals, reloads and the drain are handled here one after the other, so that a reload
 //! never meets a drain. Load runs on the workers, scrapes on the admin thread; neither waits for this loop.
 
+mod watchdog;
+
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +24,7 @@ use crate::export::{Exports, Vitals};
 use crate::fleet::{Fleet, WorkerLost};
 use crate::logs::Outlet;
 use crate::net::ResolverService;
+use crate::notify::Notify;
 use crate::report::{self, Output};
 use crate::roster::RosterView;
 use crate::signals::{Signal, SignalStream};
@@ -56,6 +60,8 @@ pub struct Options {
     pub live: Option<Show>,
     /// Lines that the log could not write.
     pub log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The service manager.
+    pub notify: Notify,
 }
 
 /// How a run ended.
@@ -132,6 +138,32 @@ struct Shared {
 }
 
 impl Shared {
+    fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// When the control loop was round last, on the clock of [`clock`].
+    fn last_round_ns(&self) -> u64 {
+        self.last_round_ns.load(Ordering::Relaxed)
+    }
+
+    /// Shows for as long as it is awaited that the control loop is alive.
+    async fn beat(&self) -> Infallible {
+        loop {
+            self.last_round_ns.store(clock::now_ns(), Ordering::Relaxed);
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
+
+    /// Awaits what may take long and is bounded in time; the loop is no less alive for that.
+    async fn meanwhile<T>(&self, what: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = what => done,
+            never = self.beat() => match never {},
+        }
+    }
+
     fn running(&self) -> Arc<Config> {
         Arc::clone(&self.running.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -181,6 +213,8 @@ impl Daemon {
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
         self.begin().await?;
+        let watchdog = watchdog::watch(self.options.notify.clone(), Arc::clone(&self.shared), self.fleet.pulse());
+        tokio::spawn(watchdog);
         // A duration that ends after the clock does never ends.
         let end = self.options.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -193,17 +227,19 @@ impl Daemon {
                     Signal::Report => self.print_summary(clock::now_ns()),
                     Signal::Stop { number } => {
                         info!(signal = number, "draining");
-                        return self.drain().await;
+                        break;
                     }
                 },
                 Some(request) = self.reloads.recv() => self.reload_for(request).await?,
                 () = at(end) => {
                     info!("draining: the duration is over");
-                    return self.drain().await;
+                    break;
                 }
                 _ = heartbeat.tick() => self.look_around()?,
             }
         }
+        let shared = Arc::clone(&self.shared);
+        shared.meanwhile(self.drain()).await
     }
 
     async fn begin(&mut self) -> Result<(), DaemonError> {
@@ -213,6 +249,7 @@ impl Daemon {
         self.status.runs();
         let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
         info!(targets = config.targets.len(), per_second, workers = self.fleet.workers(), "started");
+        self.options.notify.ready(&in_short(&config));
         Ok(())
     }
 
@@ -242,6 +279,19 @@ impl Daemon {
     /// Reads everything again, and applies it if all of it is valid. The inner result is for whoever asked; there is
     /// none when a signal to stop came first.
     async fn reload(&mut self) -> Result<Option<Result<String, String>>, DaemonError> {
+        self.options.notify.reloading();
+        let reloaded = self.load_and_apply().await?;
+        let status = in_short(&self.shared.running());
+        match &reloaded {
+            Some(Ok(_)) => self.options.notify.ready(&status),
+            Some(Err(_)) => self.options.notify.ready(&format!("{status}; the last reload was refused, see the log")),
+            // The drain is next, and says so itself.
+            None => {}
+        }
+        Ok(reloaded)
+    }
+
+    async fn load_and_apply(&mut self) -> Result<Option<Result<String, String>>, DaemonError> {
         let sources = self.options.sources.clone();
         let mut loading = tokio::task::spawn_blocking(move || config::load(&sources));
         let loaded = tokio::select! {
@@ -250,7 +300,7 @@ impl Daemon {
                 info!("reload given up: asked to stop");
                 return Ok(None);
             }
-            loaded = timeout(MAX_LOADING, &mut loading) => loaded,
+            loaded = self.shared.meanwhile(timeout(MAX_LOADING, &mut loading)) => loaded,
         };
         let config = match loaded {
             Ok(Ok(Ok(config))) => config,
@@ -298,6 +348,7 @@ impl Daemon {
     /// No more arrivals; what is in flight may finish; the last values may be scraped; a second signal ends at once.
     async fn drain(self) -> Result<Ended, DaemonError> {
         let Self { options, mut signals, mut fleet, status, shared, admin, reloads, .. } = self;
+        options.notify.stopping("draining: no more arrivals, requests in flight may finish");
         shared.ready.store(false, Ordering::Relaxed);
         status.drains();
         // Also answers those who wait in it.
@@ -362,6 +413,13 @@ async fn at(end: Option<Instant>) {
     }
 }
 
+/// What runs, in a few words.
+fn in_short(config: &Config) -> String {
+    let per_second: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
+    let count = config.targets.len();
+    format!("{count} {}, {per_second:.2} requests a second", if count == 1 { "target" } else { "targets" })
+}
+
 fn face(
     shared: &Arc<Shared>,
     exports: Exports,
@@ -371,10 +429,8 @@ fn face(
     let (healthy, ready, running) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
     Face {
         exports,
-        healthy: Arc::new(move || {
-            clock::now_ns().saturating_sub(healthy.last_round_ns.load(Ordering::Relaxed)) < MAX_SILENCE_NS
-        }),
-        ready: Arc::new(move || ready.ready.load(Ordering::Relaxed)),
+        healthy: Arc::new(move || clock::now_ns().saturating_sub(healthy.last_round_ns()) < MAX_SILENCE_NS),
+        ready: Arc::new(move || ready.is_ready()),
         config: Arc::new(move || config::redacted(&running.running())),
         status: Arc::clone(status),
         lifecycle,

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -73,6 +73,29 @@ pub struct Fleet {
     planned: Vec<f64>,
 }
 
+/// Asks the workers for a sign of life, from anywhere.
+#[derive(Clone)]
+pub struct Pulse(Vec<mpsc::Sender<Command>>);
+
+impl Pulse {
+    /// Whether the loops of all workers have turned within this time.
+    pub async fn beats(&self, within: Duration) -> bool {
+        let all = async {
+            let mut signs = Vec::with_capacity(self.0.len());
+            for worker in &self.0 {
+                let (done, sign) = oneshot::channel();
+                worker.send(Command::Ping { done }).await.ok()?;
+                signs.push(sign);
+            }
+            for sign in signs {
+                sign.await.ok()?;
+            }
+            Some(())
+        };
+        timeout(within, all).await.is_ok_and(|all| all.is_some())
+    }
+}
+
 /// A target at work.
 struct Member {
     target: Target,
@@ -122,6 +145,11 @@ impl Fleet {
     /// Whether all workers are at work.
     pub fn is_healthy(&self) -> bool {
         !self.workers.iter().any(Worker::is_finished)
+    }
+
+    /// For those who want to know whether the workers' loops turn.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.workers.iter().map(|worker| worker.commands.clone()).collect())
     }
 
     /// Makes the fleet what `config` asks for, and leaves alone what is so already.
@@ -426,6 +454,25 @@ mod tests {
         }
         let sources = Sources { inline: Some(text), ..Sources::default() };
         config::load(&sources).unwrap_or_else(|rejected| panic!("{rejected}"))
+    }
+
+    /// A worker that hangs, and one that is gone, among others that turn.
+    #[tokio::test]
+    async fn one_worker_that_stands_still_stops_the_pulse() {
+        let fleet = Fleet::start(&config("1/s", 0), ResolverService::new().1).expect("workers");
+        let pulse = fleet.pulse();
+        assert!(pulse.beats(Duration::from_secs(10)).await);
+        let (stuck, _inbox) = mpsc::channel(1);
+        let hangs = Pulse(pulse.0.iter().cloned().chain([stuck]).collect());
+        for _ in 0..3 {
+            assert!(!hangs.beats(Duration::from_millis(50)).await);
+        }
+        let (gone, inbox) = mpsc::channel(1);
+        drop(inbox);
+        assert!(!Pulse(pulse.0.iter().cloned().chain([gone]).collect()).beats(Duration::from_secs(10)).await);
+        assert!(pulse.beats(Duration::from_secs(10)).await);
+        assert!(fleet.finish().await);
+        assert!(!pulse.beats(Duration::from_secs(10)).await);
     }
 
     #[tokio::test]

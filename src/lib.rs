@@ -31,8 +31,8 @@
 //!
 //! In the order in which a request passes: [`config`], [`fleet`], [`pace`], [`load`], [`hammer`], [`net`], [`outcome`],
 //! [`stats`], [`roster`], [`export`], [`status`], [`admin`]. Around them: [`daemon`] (the composition root and the control
-//! loop), [`signals`], [`report`], [`logs`], [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are pure: they know no
-//! clock, no I/O and no runtime. Imports never go in a circle.
+//! loop), [`signals`], [`notify`], [`report`], [`logs`], [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are
+//! pure: they know no clock, no I/O and no runtime. Imports never go in a circle.
 
 pub mod admin;
 pub mod cli;
@@ -46,6 +46,7 @@ pub mod hammer;
 pub mod load;
 pub mod logs;
 pub mod net;
+pub mod notify;
 pub mod outcome;
 pub mod pace;
 pub mod report;

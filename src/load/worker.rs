@@ -38,6 +38,11 @@ pub enum Command {
     },
     /// Bounds of the whole worker.
     Tune(Tuning),
+    /// A sign of life is asked for.
+    Ping {
+        /// Told at the loop's next turn.
+        done: oneshot::Sender<()>,
+    },
     /// No more arrivals; answered when no request is in flight.
     Drain {
         /// Told then.
@@ -194,6 +199,9 @@ impl Station {
                 let _ = done.send(());
             }
             Command::Tune(tuning) => self.tuning.set(tuning),
+            Command::Ping { done } => {
+                let _ = done.send(());
+            }
             Command::Drain { done } => {
                 let now_ns = clock::now_ns();
                 while self.release(now_ns) {}

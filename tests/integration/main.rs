@@ -27,6 +27,7 @@ mod http3_faults;
 mod links;
 mod names;
 mod network;
+mod notify;
 mod observability;
 mod overload;
 mod page;
