@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Reading, Seen, Sources};
 use crate::daemon::{self, Ended, Options};
 use crate::demo;
 use crate::logs::{self, Format, Outlet};
@@ -164,13 +164,13 @@ fn run(args: RunArgs) -> u8 {
     overrides.extend(args.listen.map(|listen| ("server.listen".to_owned(), listen)));
     let follows_log = if args.logs.log_format == LogFormat::Json { Output::Json } else { Output::Text };
     let output = args.output.map_or(follows_log, Output::from);
-    with_sources(args.sources, overrides, |sources, config| {
-        start(&args.logs, config, |options| Options { sources, duration: args.duration, output, ..options })
+    with_sources(args.sources, overrides, |sources, config, seen| {
+        start(&args.logs, config, |options| Options { sources, seen, duration: args.duration, output, ..options })
     })
 }
 
 fn check(args: SourceArgs) -> u8 {
-    with_sources(args, Vec::new(), |_, config| print(&config::plan(&config)))
+    with_sources(args, Vec::new(), |_, config, _| print(&config::plan(&config)))
 }
 
 fn demo(args: DemoArgs) -> u8 {
@@ -199,13 +199,18 @@ fn demo(args: DemoArgs) -> u8 {
 }
 
 /// Loads the configuration that the arguments and the environment name, and goes on if it is valid.
-fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Sources, Config) -> u8) -> u8 {
+fn with_sources(
+    args: SourceArgs,
+    overrides: Vec<(String, String)>,
+    then: impl FnOnce(Sources, Config, Seen) -> u8,
+) -> u8 {
     let mut sources = Sources { overrides, ..args.over(environment()) };
     if let Err(error) = sources.read_stdin() {
         return fail(&format!("can't read the configuration from stdin: {error}"));
     }
-    match config::load(&sources) {
-        Ok(config) => then(sources, config),
+    let Reading { config, seen } = config::read(&sources);
+    match config {
+        Ok(config) => then(sources, config, seen),
         Err(rejected) => reject(&rejected),
     }
 }
@@ -244,6 +249,7 @@ fn start(args: &LogArgs, config: Config, complete: impl FnOnce(Options) -> Optio
     let counted = log.clone();
     let options = Options {
         sources: Sources::default(),
+        seen: Seen::default(),
         duration: None,
         output: Output::Text,
         results: results.clone(),

@@ -11,6 +11,7 @@
 
 mod build;
 mod error;
+mod files;
 mod kind;
 mod node;
 mod rates;
@@ -42,14 +43,17 @@ use crate::outcome::labels;
 use crate::pace::{Process, Rate};
 
 pub use error::Rejected;
+pub use files::{Seen, Stamp};
 pub use schema::schema;
 pub use show::{frozen_differences, plan, redacted};
-pub use source::{Sources, listen, load};
+pub use source::{Reading, Sources, listen, load, read};
 pub use status::StatusSet;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// How it is followed itself.
+    pub following: Following,
     /// The HTTP face.
     pub server: Server,
     /// How the process ends.
@@ -62,6 +66,15 @@ pub struct Config {
     pub metrics: Metrics,
     /// The streams of requests, by name.
     pub targets: BTreeMap<TargetName, Target>,
+}
+
+/// How the configuration itself is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Following {
+    /// Whether its files, and those that it names, are watched.
+    pub watch: bool,
+    /// How often sources that are no files are asked for a change.
+    pub refresh: Duration,
 }
 
 /// The HTTP face.

@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Bound, Face, ReloadRequest};
 use crate::clock;
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Reading, Seen, Sources};
 use crate::export::{Exports, Vitals};
 use crate::fleet::{Fleet, WorkerLost};
 use crate::logs::Outlet;
@@ -29,6 +29,7 @@ use crate::report::{self, Output};
 use crate::roster::RosterView;
 use crate::signals::{Signal, SignalStream};
 use crate::status::Status;
+use crate::watch::Watcher;
 
 /// Reloads asked for over HTTP that may wait.
 const MAX_WAITING_RELOADS: usize = 16;
@@ -48,6 +49,8 @@ pub type Show = Box<dyn Fn(&RosterView)>;
 pub struct Options {
     /// Read again at each reload.
     pub sources: Sources,
+    /// The files that the first configuration was read from.
+    pub seen: Seen,
     /// Ends the run as SIGTERM would.
     pub duration: Option<Duration>,
     /// How summaries look.
@@ -176,6 +179,7 @@ impl Shared {
 struct Daemon {
     options: Options,
     signals: SignalStream,
+    watcher: Watcher,
     fleet: Fleet,
     vitals: Arc<Vitals>,
     status: Arc<Status>,
@@ -208,7 +212,10 @@ impl Daemon {
                 options.results.write(greeting(admin.local_addr()));
             }
         }
-        Ok(Self { options, signals, fleet, vitals, status, shared, admin, reloads })
+        let mut watcher = Watcher::new();
+        let seen = std::mem::take(&mut options.seen);
+        watcher.follow(shared.running().following.watch.then_some(seen));
+        Ok(Self { options, signals, watcher, fleet, vitals, status, shared, admin, reloads })
     }
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
@@ -231,6 +238,10 @@ impl Daemon {
                     }
                 },
                 Some(request) = self.reloads.recv() => self.reload_for(request).await?,
+                () = self.watcher.changed() => {
+                    info!("a file of the configuration has changed");
+                    drop(self.reload().await?);
+                }
                 () = at(end) => {
                     info!("draining: the duration is over");
                     break;
@@ -292,29 +303,27 @@ impl Daemon {
     }
 
     async fn load_and_apply(&mut self) -> Result<Option<Result<String, String>>, DaemonError> {
-        let sources = self.options.sources.clone();
-        let mut loading = tokio::task::spawn_blocking(move || config::load(&sources));
-        let loaded = tokio::select! {
-            biased;
-            () = self.signals.stop_comes() => {
-                info!("reload given up: asked to stop");
-                return Ok(None);
-            }
-            loaded = self.shared.meanwhile(timeout(MAX_LOADING, &mut loading)) => loaded,
-        };
-        let config = match loaded {
-            Ok(Ok(Ok(config))) => config,
-            Ok(Ok(Err(rejected))) => return Ok(Some(Err(self.refuse(rejected.messages())))),
-            Ok(Err(error)) => return Ok(Some(Err(self.refuse(&[error.to_string()])))),
-            Err(_) => {
-                loading.abort();
-                let text = format!("the files could not be read within {} seconds", MAX_LOADING.as_secs());
-                return Ok(Some(Err(self.refuse(&[text]))));
+        let Some(read) = self.read().await else { return Ok(None) };
+        let Reading { config, seen } = match read {
+            Ok(reading) => reading,
+            Err(why) => {
+                self.watcher.pass_over();
+                return Ok(Some(Err(self.refuse(&[why]))));
             }
         };
+        let result = match config {
+            Ok(config) => self.apply(config).await?,
+            Err(rejected) => Err(self.refuse(rejected.messages())),
+        };
+        self.watcher.follow(self.shared.running().following.watch.then_some(seen));
+        Ok(Some(result))
+    }
+
+    /// Goes over to a valid configuration, unless it differs in what can't change.
+    async fn apply(&mut self, config: Config) -> Result<Result<String, String>, DaemonError> {
         let frozen = config::frozen_differences(&self.shared.running(), &config);
         if !frozen.is_empty() {
-            return Ok(Some(Err(self.refuse(&frozen))));
+            return Ok(Err(self.refuse(&frozen)));
         }
         let difference = self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
         warn_of_descriptors(&config);
@@ -328,10 +337,29 @@ impl Daemon {
             unchanged = difference.unchanged,
             "reloaded"
         );
-        Ok(Some(Ok(format!(
+        Ok(Ok(format!(
             "reloaded: {} added, {} removed, {} changed, {} unchanged\n",
             difference.added, difference.removed, difference.changed, difference.unchanged
-        ))))
+        )))
+    }
+
+    /// Reads all sources again, or says why that can't be done. None when a signal to stop came first.
+    async fn read(&mut self) -> Option<Result<Reading, String>> {
+        let sources = self.options.sources.clone();
+        let mut reading = tokio::task::spawn_blocking(move || config::read(&sources));
+        let read = tokio::select! {
+            biased;
+            () = self.signals.stop_comes() => {
+                info!("reload given up: asked to stop");
+                return None;
+            }
+            read = self.shared.meanwhile(timeout(MAX_LOADING, &mut reading)) => read,
+        };
+        let read = read.map(|read| read.map_err(|error| error.to_string()));
+        Some(read.unwrap_or_else(|_| {
+            reading.abort();
+            Err(format!("the files could not be read within {} seconds", MAX_LOADING.as_secs()))
+        }))
     }
 
     fn refuse(&self, messages: &[String]) -> String {

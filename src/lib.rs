@@ -31,7 +31,7 @@
 //!
 //! In the order in which a request passes: [`config`], [`fleet`], [`pace`], [`load`], [`hammer`], [`net`], [`outcome`],
 //! [`stats`], [`roster`], [`export`], [`status`], [`admin`]. Around them: [`daemon`] (the composition root and the control
-//! loop), [`signals`], [`notify`], [`report`], [`logs`], [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are
+//! loop), [`signals`], [`watch`], [`notify`], [`report`], [`logs`], [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are
 //! pure: they know no clock, no I/O and no runtime. Imports never go in a circle.
 
 pub mod admin;
@@ -41,6 +41,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod export;
+mod fd;
 pub mod fleet;
 pub mod hammer;
 pub mod load;
@@ -54,3 +55,4 @@ pub mod roster;
 pub mod signals;
 pub mod stats;
 pub mod status;
+pub mod watch;

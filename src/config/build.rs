@@ -13,13 +13,13 @@ use http::HeaderMap;
 
 use self::headers::header_map;
 use super::error::{Mistakes, Origins, Place, join, quote};
+use super::files::Files;
 use super::kind::{MAX_SIZE, ProcessWord, display_size};
 use super::node::HIDDEN;
 use super::rates::{display_total, total};
 use super::section::{self, Found, Root, Slot};
-use super::source::Files;
 use super::url::Endpoint;
-use super::{Config, Engine, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName};
+use super::{Config, Engine, Following, HttpRequest, Limits, Metrics, Server, Shutdown, Target, TargetName};
 use crate::net::SystemRoots;
 use crate::pace::Process;
 
@@ -27,10 +27,11 @@ use crate::pace::Process;
 const MAX_SECRET: u64 = 64 << 10;
 
 /// Puts everything together. `None` only when mistakes were noted.
-pub(super) fn config(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<Config> {
-    let targets = targets(root, origins, mistakes);
+pub(super) fn config(root: &Root, files: &mut Files, origins: &Origins, mistakes: &mut Mistakes) -> Option<Config> {
+    let targets = targets(root, files, origins, mistakes);
     check_ceilings(root, origins, mistakes);
     Some(Config {
+        following: following(root.config.value()?)?,
         server: server(root.server.value()?)?,
         shutdown: shutdown(root.shutdown.value()?)?,
         engine: engine(root.engine.value()?)?,
@@ -38,6 +39,10 @@ pub(super) fn config(root: &Root, origins: &Origins, mistakes: &mut Mistakes) ->
         metrics: metrics(root.metrics.value()?)?,
         targets: targets?,
     })
+}
+
+fn following(raw: &section::Following) -> Option<Following> {
+    Some(Following { watch: *raw.watch.value()?, refresh: *raw.refresh.value()? })
 }
 
 fn server(raw: &section::Server) -> Option<Server> {
@@ -71,7 +76,12 @@ fn metrics(raw: &section::Metrics) -> Option<Metrics> {
     Some(Metrics { buckets: raw.buckets.value()?.as_slice().into(), native_schema: *raw.native_schema.value()? as u8 })
 }
 
-fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BTreeMap<TargetName, Target>> {
+fn targets(
+    root: &Root,
+    files: &mut Files,
+    origins: &Origins,
+    mistakes: &mut Mistakes,
+) -> Option<BTreeMap<TargetName, Target>> {
     if root.targets.is_absent() || root.targets.value().is_some_and(BTreeMap::is_empty) {
         let text = "there is none; at least one is needed, as in [targets.checkout]";
         mistakes.push(origins.last_text(), "targets", text);
@@ -86,7 +96,7 @@ fn targets(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<BT
         metrics: root.metrics.value().and_then(metrics),
         origins,
         mistakes,
-        files: Files::default(),
+        files,
         system_roots: SystemRoots::default(),
         headers: HeaderMap::new(),
         max_body,
@@ -134,7 +144,7 @@ struct Build<'a> {
     metrics: Option<Metrics>,
     origins: &'a Origins,
     mistakes: &'a mut Mistakes,
-    files: Files,
+    files: &'a mut Files,
     system_roots: SystemRoots,
     /// The headers that every target has.
     headers: HeaderMap,

@@ -88,6 +88,8 @@ macro_rules! section {
 section! {
     /// The configuration of hammerd.
     Root {
+        /// How the configuration itself is followed.
+        config: Nested<Following>,
         /// The HTTP face: metrics, health and status.
         server: Nested<Server>,
         /// How the process ends.
@@ -102,6 +104,16 @@ section! {
         defaults: Nested<Target>,
         /// The streams of requests, by name.
         targets: Named<Target>,
+    }
+}
+
+section! {
+    /// How the configuration itself is followed.
+    Following {
+        /// Whether its files, and those that it names, are watched: a change is validated and applied as a reload.
+        watch: Flag = false,
+        /// How often a source that is no file (`https://`, `s3://`) is asked for a change, give or take a tenth.
+        refresh: Span<1_000_000, 86_400_000_000> = "30s",
     }
 }
 
@@ -306,6 +318,7 @@ pub(super) fn built_in(layer: usize) -> Table {
         table.insert("pool".to_owned(), defaults::<Pool>(layer));
     }
     Table::from([
+        ("config".to_owned(), defaults::<Following>(layer)),
         ("server".to_owned(), defaults::<Server>(layer)),
         ("shutdown".to_owned(), defaults::<Shutdown>(layer)),
         ("engine".to_owned(), defaults::<Engine>(layer)),

@@ -106,6 +106,9 @@ impl fmt::Debug for HttpRequest {
 /// A configuration in TOML, with every default and without a secret.
 pub fn redacted(config: &Config) -> String {
     let mut toml = Toml::default();
+    toml.section(&["config"]);
+    toml.bare("watch", &config.following.watch);
+    toml.text("refresh", &display_duration(config.following.refresh));
     toml.section(&["server"]);
     toml.text("listen", &listen(config));
     toml.bare("lifecycle", &config.server.lifecycle);

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::error::{Mistakes, Origin, Origins, Place, Rejected, join};
+use super::files::{Files, MAX_TEXT, Seen, read_bounded};
 use super::node::{Layer, Node, Shape, Table, unify_header_names};
 use super::section::{Root, Section, Slot, built_in};
 use super::syntax::Syntax;
@@ -18,8 +18,6 @@ use super::{Config, build};
 
 /// Begins the environment variables that set a key; two underscores, so `HAMMERD_CONFIG` is none.
 const PREFIX: &str = "HAMMERD__";
-/// Largest configuration text, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
 
 /// Where the HTTP face is when nobody says otherwise.
 const USUAL_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9955));
@@ -41,18 +39,37 @@ pub struct Sources {
     /// Keys set by flags, dotted, with their values: `("server.listen", "off")` came from `--listen off`.
     pub overrides: Vec<(String, String)>,
     /// What standard input held.
-    pub stdin: Option<Vec<u8>>,
+    pub stdin: Option<Bytes>,
+}
+
+/// What came of reading all sources.
+pub struct Reading {
+    /// The configuration, if all of it is valid.
+    pub config: Result<Config, Rejected>,
+    /// The files that were read for it, also those that could not be.
+    pub seen: Seen,
 }
 
 /// Reads all sources and validates the whole. Nothing is remembered from one call to the next.
+pub fn read(sources: &Sources) -> Reading {
+    let mut files = Files::default();
+    let config = load_from(sources, &mut files);
+    Reading { config, seen: files.into_seen() }
+}
+
+/// As [`read`], for who does not care about the files.
 pub fn load(sources: &Sources) -> Result<Config, Rejected> {
+    read(sources).config
+}
+
+fn load_from(sources: &Sources, files: &mut Files) -> Result<Config, Rejected> {
     let (mut origins, mut mistakes) = (Origins::default(), Mistakes::default());
     if sources.is_empty() {
         let text = "no configuration: name a file with --config or HAMMERD_CONFIG, or set HAMMERD_CONFIG_INLINE";
         return Err(Rejected::one(text.to_owned()));
     }
     let mut layers = vec![built_in(origins.push(Origin::BuiltIn))];
-    sources.read_texts(&mut layers, &mut origins, &mut mistakes);
+    sources.read_texts(&mut layers, files, &mut origins, &mut mistakes);
     let environment_layer = sources.read_environment(&mut layers, &mut origins, &mut mistakes);
     let flags_layer = sources.read_flags(&mut layers, &mut origins, &mut mistakes);
     if !mistakes.is_empty() {
@@ -61,7 +78,7 @@ pub fn load(sources: &Sources) -> Result<Config, Rejected> {
     let variables = Variables { environment: sources.environment(), environment_layer, flags_layer };
     let merged = merge(layers, &variables, &mut mistakes)?;
     let root = Root::read(&merged, "", &mut mistakes);
-    match build::config(&root, &origins, &mut mistakes) {
+    match build::config(&root, files, &origins, &mut mistakes) {
         Some(config) if mistakes.is_empty() => Ok(config),
         _ => Err(mistakes.into_rejected(&origins)),
     }
@@ -74,7 +91,7 @@ pub fn load(sources: &Sources) -> Result<Config, Rejected> {
 pub fn listen(sources: &Sources) -> Option<SocketAddr> {
     let (mut origins, mut mistakes) = (Origins::default(), Mistakes::default());
     let mut layers = vec![built_in(origins.push(Origin::BuiltIn))];
-    sources.read_texts(&mut layers, &mut origins, &mut mistakes);
+    sources.read_texts(&mut layers, &mut Files::default(), &mut origins, &mut mistakes);
     let environment_layer = sources.read_environment(&mut layers, &mut origins, &mut mistakes);
     let flags_layer = sources.read_flags(&mut layers, &mut origins, &mut mistakes);
     for layer in &mut layers {
@@ -119,7 +136,7 @@ impl Sources {
 
     /// Reads `input` in place of standard input.
     pub fn set_stdin(&mut self, input: impl Read) -> io::Result<()> {
-        self.stdin = Some(read_bounded(input, MAX_TEXT)?);
+        self.stdin = Some(read_bounded(input, MAX_TEXT)?.into());
         Ok(())
     }
 
@@ -135,19 +152,20 @@ impl Sources {
         !texts && !self.overrides.iter().any(adds_target) && !self.env.iter().any(sets_key)
     }
 
-    fn read_texts(&self, layers: &mut Vec<Table>, origins: &mut Origins, mistakes: &mut Mistakes) {
+    fn read_texts(&self, layers: &mut Vec<Table>, files: &mut Files, origins: &mut Origins, mistakes: &mut Mistakes) {
         for path in &self.files {
             let (name, bytes) = if is_stdin(path) {
-                let missing = || io::Error::other("standard input was not read");
+                let missing = || "standard input was not read".to_owned();
                 ("stdin".to_owned(), self.stdin.clone().ok_or_else(missing))
             } else {
-                (shown(path), read_file(path, MAX_TEXT))
+                (shown(path), files.read(path, MAX_TEXT))
             };
             let layer = origins.push(Origin::Text(name));
-            let text = bytes.map_err(|error| format!("can't be read: {error}"));
-            let text = text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned()));
+            let bytes = bytes.map_err(|why| format!("can't be read: {why}"));
+            let text = bytes.as_deref().map_err(String::clone);
+            let text = text.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned()));
             match text {
-                Ok(text) => layers.push(Syntax::of(path).parse(&text, layer, mistakes)),
+                Ok(text) => layers.push(Syntax::of(path).parse(text, layer, mistakes)),
                 Err(why) => mistakes.push(Place { layer, line: 0 }, "", why),
             }
         }
@@ -250,37 +268,6 @@ fn is_stdin(path: &Path) -> bool {
 fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
     if text.chars().any(char::is_control) { format!("{text:?}") } else { text.into_owned() }
-}
-
-fn read_file(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
-    }
-    read_bounded(file, max_bytes)
-}
-
-fn read_bounded(input: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    input.take(max_bytes + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(io::Error::other(format!("larger than {max_bytes} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// The files that values refer to, each read once for a load, so that all who share one hold the same bytes.
-#[derive(Default)]
-pub(super) struct Files {
-    read: HashMap<(PathBuf, u64), Result<Bytes, String>>,
-}
-
-impl Files {
-    /// The content of a file of at most `max_bytes`.
-    pub(super) fn read(&mut self, path: &Path, max_bytes: u64) -> Result<Bytes, String> {
-        let read = || read_file(path, max_bytes).map(Bytes::from).map_err(|error| error.to_string());
-        self.read.entry((path.to_owned(), max_bytes)).or_insert_with(read).clone()
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A timerfd that the worker's runtime waits for. Its slack is the kernel's (tens of microseconds), where a tokio sleep
@@ -22,12 +21,7 @@ impl Wake {
     /// A timer that is not armed. Called inside the worker's runtime.
     pub(super) fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        #[expect(
-            deprecated,
-            reason = "sound for an OwnedFd, whose descriptor stays open while it lives; the replacement is an unsafe fn, \
-                      which this crate forbids"
-        )]
-        let timer = AsyncFd::with_interest(timer, Interest::READABLE)?;
+        let timer = crate::fd::readable(timer)?;
         Ok(Self { timer, armed_ns: Cell::new(u64::MAX) })
     }
 

@@ -43,3 +43,4 @@ mod streams;
 mod tls;
 mod traffic;
 mod trust;
+mod watch;
