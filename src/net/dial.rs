@@ -198,18 +198,17 @@ impl Dialer {
     /// Resolves and connects, before `deadline_ns` at best. All addresses are tried in turn; the last one's failure is
     /// the dial's.
     pub async fn dial(&self, trace: &Trace, deadline_ns: u64) -> Result<Socket, Fault> {
-        let link = match &self.route.peer {
-            Peer::Tcp { port, .. } => Link::Tcp(self.dial_tcp(*port, trace, deadline_ns).await?),
+        let (link, address) = match &self.route.peer {
+            Peer::Tcp { port, .. } => {
+                let (stream, address) = self.try_each(*port, trace, deadline_ns, connect).await?;
+                (Link::Tcp(stream), Some(address))
+            }
             Peer::Unix(path) => {
                 trace.enter(Stage::Connect, clock::now_ns());
-                Link::Unix(connect_unix(path, self.route.connect_timeout).await?)
+                (Link::Unix(connect_unix(path, self.route.connect_timeout).await?), None)
             }
         };
-        Ok(Socket::new(link, Arc::clone(&self.ledger)))
-    }
-
-    async fn dial_tcp(&self, port: u16, trace: &Trace, deadline_ns: u64) -> Result<TcpStream, Fault> {
-        self.try_each(port, trace, deadline_ns, connect).await
+        Ok(Socket::new(link, address, Arc::clone(&self.ledger)))
     }
 
     /// As [`dial`](Self::dial), over QUIC: to the first answer, by which the peer shows that it is there.
@@ -354,12 +353,12 @@ fn budget(left: Duration, others_left: usize) -> Duration {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Fault> {
+async fn connect(address: SocketAddr) -> Result<(TcpStream, IpAddr), Fault> {
     let connected = async { socket_for(address)?.connect(address).await }.await;
     let stream = connected.map_err(|error| Fault::new(reason_of(&error), format!("{address}: {error}")))?;
     // Refused only on a socket that is dead already, which the first write will tell better.
     let _ = stream.set_nodelay(true);
-    Ok(stream)
+    Ok((stream, address.ip()))
 }
 
 async fn connect_unix(path: &Path, budget: Duration) -> Result<UnixStream, Fault> {

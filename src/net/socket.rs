@@ -16,7 +16,7 @@ use crate::stats::{CloseReason, Ledger};
 /// What is known about a connection beside its socket, shared by the socket and whoever uses it.
 #[derive(Debug)]
 pub struct Fate {
-    /// The address at its other end, if it has one.
+    /// The address that was dialled, if it has one.
     pub address: Option<IpAddr>,
     /// Why it will have been closed, when it is; the peer's doing until somebody here decides otherwise.
     pub close_reason: Cell<CloseReason>,
@@ -54,13 +54,10 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Takes over a connected stream. The caller is the one writer of `ledger`.
-    pub fn new(link: Link, ledger: Arc<Ledger>) -> Self {
+    /// Takes over a stream that is connected to `address`, as it was dialled: the kernel may call it otherwise, such as
+    /// 127.0.0.1 for 0.0.0.0. The caller is the one writer of `ledger`.
+    pub fn new(link: Link, address: Option<IpAddr>, ledger: Arc<Ledger>) -> Self {
         ledger.wire.open();
-        let address = match &link {
-            Link::Tcp(stream) => stream.peer_addr().ok().map(|peer| peer.ip()),
-            Link::Unix(_) => None,
-        };
         let fate = Fate {
             address,
             close_reason: Cell::new(CloseReason::Peer),

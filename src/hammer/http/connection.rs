@@ -145,7 +145,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
         let (_writer, ledger) = LedgerWriter::new(Shape::new(3, &[]));
         let opened = {
-            let stream = Stream::Plain(Socket::new(Link::Tcp(stream), ledger));
+            let stream = Stream::Plain(Socket::new(Link::Tcp(stream), None, ledger));
             let seats = Rc::default();
             LocalSet::new().run_until(Connection::open(stream, Seat::take(&seats), 0)).await
         };
