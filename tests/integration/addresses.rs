@@ -106,6 +106,71 @@ fn an_address_that_does_not_answer_leaves_the_traffic_to_the_other() {
     });
 }
 
+/// Packets that have left a device of the calling thread's network.
+fn sent(device: &str) -> u64 {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").expect("the devices");
+    let counts = devices.lines().find_map(|line| line.trim().strip_prefix(device)?.strip_prefix(':'));
+    counts.and_then(|counts| counts.split_whitespace().nth(8)?.parse().ok()).expect("a count")
+}
+
+/// Row 10: what the first attempts come to decides over the next ones, by how much time they had. The real thing: each
+/// SYN to an address that never answers is a packet on a link of its own.
+#[test]
+fn an_address_is_blamed_for_its_silence_when_it_had_the_time_to_answer() {
+    // An address that is another's behind each link, and silent.
+    let links: Vec<String> = (0..3)
+        .flat_map(|n| {
+            [
+                format!("link add out{n} type veth peer name in{n}"),
+                format!("link set out{n} addrgenmode none"),
+                format!("link set in{n} addrgenmode none"),
+                format!("link set out{n} up"),
+                format!("link set in{n} up"),
+                format!("addr add 192.0.2.{}/30 dev out{n}", 4 * n + 1),
+                format!("neigh add 192.0.2.{} lladdr 02:00:00:00:00:01 dev out{n} nud permanent", 4 * n + 2),
+            ]
+        })
+        .collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    in_private_network("an_address_is_blamed_for_its_silence_when_it_had_the_time_to_answer", &links, || {
+        // A request leaves half of its time to the first of two addresses: 300 ms, 200 ms, and 50 ms of 100 ms in all.
+        let targets = [
+            ("enough", "timeout = \"600ms\"\n", true),
+            ("hasty", "timeout = \"400ms\"\n", false),
+            ("its-share", "timeout = \"600ms\"\npool.connect_timeout = \"100ms\"\n", true),
+        ];
+        let records: Vec<String> = (0..3)
+            .flat_map(|n| {
+                let dead = format!("192.0.2.{}", 4 * n + 2);
+                [FIRST.to_string(), dead].map(|address| format!("--host-record={}.test,{address}", targets[n].0))
+            })
+            .collect();
+        let dns = Dns::start(&records.iter().map(String::as_str).collect::<Vec<_>>());
+        let origin = without_keep_alive(SocketAddr::from((FIRST, 0)));
+        let config = targets.map(|(name, keys, _)| {
+            target(name, &format!("http://{name}.test:{}/", origin.address().port()), "10/s", keys)
+        });
+        let daemon = start_with(&dns, &config.concat());
+        let attempts = || [0, 1, 2].map(|n| sent(&format!("out{n}")));
+        wait_until("first attempts", PATIENCE, || !attempts().contains(&0));
+        let pass = |more: f64| {
+            let scrape = daemon.scrape();
+            for (name, ..) in targets {
+                daemon.scrape_after(name, scrape.value("hammerd_requests_total", &[("target", name)]) + more);
+            }
+        };
+        pass(10.0);
+        let before = attempts();
+        // Five seconds: one that is blamed comes last for ten.
+        pass(50.0);
+        for (n, (name, _, blamed)) in targets.into_iter().enumerate() {
+            let more = attempts()[n] - before[n];
+            assert_eq!(more == 0, blamed, "{name}: {more} more\n{}", daemon.scrape().summary());
+            assert!(blamed || more >= 10, "{name}: every other one begins there, and {more} did");
+        }
+    });
+}
+
 /// Row 21.
 #[test]
 fn a_link_that_goes_down_is_timeouts_and_new_connections_afterwards() {
