@@ -23,7 +23,7 @@ use crate::config::{self, Config, Reading, Seen, Sources};
 use crate::export::{Exports, Vitals};
 use crate::fleet::{Fleet, WorkerLost};
 use crate::logs::Outlet;
-use crate::net::ResolverService;
+use crate::net::{Resolver, ResolverService};
 use crate::notify::Notify;
 use crate::report::{self, Output};
 use crate::roster::RosterView;
@@ -179,6 +179,7 @@ impl Shared {
 struct Daemon {
     options: Options,
     signals: SignalStream,
+    resolver: Resolver,
     watcher: Watcher,
     fleet: Fleet,
     vitals: Arc<Vitals>,
@@ -193,7 +194,7 @@ impl Daemon {
         let signals = SignalStream::new().map_err(DaemonError::Start)?;
         let (resolver_service, resolver) = ResolverService::new();
         tokio::spawn(resolver_service.run());
-        let fleet = Fleet::start(&config, resolver).map_err(DaemonError::Start)?;
+        let fleet = Fleet::start(&config, resolver.clone()).map_err(DaemonError::Start)?;
         let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
         let exports = Exports::new(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
         let status = Arc::new(Status::new(Arc::clone(fleet.roster())));
@@ -215,7 +216,7 @@ impl Daemon {
         let mut watcher = Watcher::new();
         let seen = std::mem::take(&mut options.seen);
         watcher.follow(shared.running().following.watch.then_some(seen));
-        Ok(Self { options, signals, watcher, fleet, vitals, status, shared, admin, reloads })
+        Ok(Self { options, signals, resolver, watcher, fleet, vitals, status, shared, admin, reloads })
     }
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
@@ -325,6 +326,7 @@ impl Daemon {
         if !frozen.is_empty() {
             return Ok(Err(self.refuse(&frozen)));
         }
+        self.resolver.read_files().await;
         let difference = self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
         warn_of_descriptors(&config);
         self.shared.set_running(config);

@@ -2,7 +2,10 @@
 //!
 //! Lookups run on the runtime of [`ResolverService::run`], the control thread's; a worker only sends a question and
 //! waits for the answer. Lookups of the same name at the same time share one query. Answers are cached for their TTL by
-//! hickory. Address literals never come here.
+//! hickory. Names in the hosts file are never asked for elsewhere. Address literals never come here.
+
+mod lookup;
+mod system;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,26 +13,43 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::system_conf::read_system_conf;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tracing::warn;
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::error;
 
+use self::lookup::{Inquiry, Memory, in_order};
+use self::system::{Change, System};
 use super::{Family, Fault};
 use crate::clock;
 use crate::outcome::Reason;
 
-/// How long "no such name" is believed: a zone may say a day, but a target should be back as soon as its name is.
-const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(1);
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 /// Questions that may wait for the service.
 const MAX_WAITING_QUERIES: usize = 1024;
+/// What nobody has asked for since is forgotten: a target or a whole configuration is gone.
+const MAX_IDLE: Duration = Duration::from_secs(600);
+/// How often that is seen to, when anybody asks for anything.
+const FORGETTING: Duration = Duration::from_secs(60);
 
 type Answer = Result<Addresses, Fault>;
-/// A question, and what became of it.
-type Lookup = (Question, Result<Addresses, NetError>);
+/// What became of a question, and what the next one after the same name should know.
+type Lookup = (Result<Addresses, Failure>, Memory);
+/// The name servers, and whether their answers are kept.
+type Whom = (Arc<[SocketAddr]>, bool);
+
+/// A failed lookup, for all who wait for it.
+#[derive(Debug, Clone)]
+struct Failure {
+    reason: Reason,
+    cause: String,
+}
+
+impl Failure {
+    fn new(reason: Reason, cause: impl Into<String>) -> Self {
+        Self { reason, cause: cause.into() }
+    }
+}
 
 /// What a name leads to.
 #[derive(Clone, Debug)]
@@ -60,6 +80,12 @@ pub struct Manner {
     pub cached: bool,
 }
 
+/// What the service is asked to do.
+enum Order {
+    Ask(Query),
+    ReadFiles,
+}
+
 struct Query {
     question: Question,
     answer: oneshot::Sender<Answer>,
@@ -68,7 +94,7 @@ struct Query {
 /// Asks for the addresses of names; cheap to clone, used from any thread.
 #[derive(Clone, Debug)]
 pub struct Resolver {
-    queries: mpsc::Sender<Query>,
+    orders: mpsc::Sender<Order>,
 }
 
 impl Resolver {
@@ -76,170 +102,204 @@ impl Resolver {
     pub async fn lookup(&self, question: &Question) -> Answer {
         let (answer, answered) = oneshot::channel();
         let query = Query { question: question.clone(), answer };
-        let sent = self.queries.send(query).await.is_ok();
+        let sent = self.orders.send(Order::Ask(query)).await.is_ok();
         match answered.await {
             Ok(answer) if sent => answer,
             _ => Err(Fault::new(Reason::DnsFailed, "the resolver has stopped")),
         }
     }
+
+    /// From now on names are looked up as the system's files say now. They are read when they change too, but a change
+    /// may not show from outside.
+    pub async fn read_files(&self) {
+        // It has stopped when we are stopping: fine.
+        let _ = self.orders.send(Order::ReadFiles).await;
+    }
 }
 
 /// Answers the questions of all [`Resolver`]s.
 pub struct ResolverService {
-    queries: mpsc::Receiver<Query>,
-    waiting: HashMap<Question, Vec<oneshot::Sender<Answer>>>,
-    /// One for each manner that was asked for, or why there is none.
-    resolvers: HashMap<Manner, Option<TokioResolver>>,
+    orders: mpsc::Receiver<Order>,
+    system: System,
+    /// One for all who ask the same servers, and when it was last used.
+    resolvers: HashMap<Whom, (TokioResolver, Instant)>,
+    names: HashMap<Question, Name>,
     lookups: JoinSet<Lookup>,
+    /// The questions of those.
+    running: HashMap<Id, Question>,
+    /// When was last forgotten what nobody asks for.
+    forgot: Instant,
+}
+
+/// A name that is asked for.
+struct Name {
+    waiting: Vec<oneshot::Sender<Answer>>,
+    is_running: bool,
+    memory: Memory,
+    asked: Instant,
 }
 
 impl ResolverService {
     /// The service, and a handle to it.
     pub fn new() -> (Self, Resolver) {
-        let (sender, queries) = mpsc::channel(MAX_WAITING_QUERIES);
-        let (waiting, resolvers) = (HashMap::new(), HashMap::new());
-        (Self { queries, waiting, resolvers, lookups: JoinSet::new() }, Resolver { queries: sender })
+        Self::with(System::new(RESOLV_CONF, HOSTS))
+    }
+
+    fn with(system: System) -> (Self, Resolver) {
+        let (sender, orders) = mpsc::channel(MAX_WAITING_QUERIES);
+        let (resolvers, names, running) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (lookups, forgot) = (JoinSet::new(), Instant::now());
+        (Self { orders, system, resolvers, names, lookups, running, forgot }, Resolver { orders: sender })
     }
 
     /// Answers until every [`Resolver`] is gone.
     pub async fn run(mut self) {
         loop {
             tokio::select! {
-                query = self.queries.recv() => match query {
-                    Some(query) => self.begin(query),
+                order = self.orders.recv() => match order {
+                    Some(Order::Ask(query)) => self.begin(query, Instant::now()),
+                    Some(Order::ReadFiles) => {
+                        let change = self.system.read_again();
+                        self.heed(change, Instant::now());
+                    }
                     None => return,
                 },
-                Some(finished) = self.lookups.join_next() => {
-                    if let Ok((question, result)) = finished {
-                        self.answer(&question, &result);
-                    }
-                }
+                Some(finished) = self.lookups.join_next_with_id() => self.finish(finished),
             }
         }
     }
 
-    fn begin(&mut self, query: Query) {
-        let manner = &query.question.manner;
-        if !matches!(self.resolvers.get(manner), Some(Some(_))) {
-            let hickory = resolver(manner);
-            // Said once, and tried again with every lookup: the file may come later.
-            if let Err(error) = &hickory
-                && !self.resolvers.contains_key(manner)
-            {
-                warn!(%error, "name lookups don't work: no usable resolver config");
-            }
-            self.resolvers.insert(manner.clone(), hickory.ok());
-        }
-        let Some(Some(hickory)) = self.resolvers.get(manner) else {
-            let fault = Fault::new(Reason::DnsFailed, "no usable resolver config");
+    fn begin(&mut self, query: Query, now: Instant) {
+        let change = self.system.look(now);
+        self.heed(change, now);
+        self.forget(now);
+        let Query { question, answer } = query;
+        if let Some(addresses) = self.listed(&question) {
             // Nobody waits any more when the request was cut off: fine.
-            let _ = query.answer.send(Err(fault));
+            let _ = answer.send(Ok(addresses));
             return;
+        }
+        let new = || Name { waiting: Vec::new(), is_running: false, memory: Memory::default(), asked: now };
+        let name = self.names.entry(question.clone()).or_insert_with(new);
+        name.asked = now;
+        // Requests give up sooner than hickory does: those that have make room for the next.
+        if name.waiting.len() == name.waiting.capacity() {
+            name.waiting.retain(|asker| !asker.is_closed());
+        }
+        name.waiting.push(answer);
+        if !name.is_running {
+            self.start(&question, now);
+        }
+    }
+
+    /// What the hosts file says. It may say something else soon, so that expires at once.
+    fn listed(&self, question: &Question) -> Option<Addresses> {
+        let list = in_order(self.system.listed(&question.host, question.manner.family));
+        (!list.is_empty()).then(|| Addresses { list: list.into(), until_ns: clock::now_ns() })
+    }
+
+    /// Begins to look for a name.
+    fn start(&mut self, question: &Question, now: Instant) {
+        let Some(name) = self.names.get_mut(question) else { return };
+        let memory = std::mem::take(&mut name.memory);
+        match self.inquiry(question, now) {
+            Ok(inquiry) => self.spawn(question, async move { inquiry.run(memory).await }),
+            Err(cause) => self.answer(question, &Err(Failure::new(Reason::DnsFailed, cause))),
+        }
+    }
+
+    fn inquiry(&mut self, question: &Question, now: Instant) -> Result<Inquiry, String> {
+        let Manner { family, servers, cached } = &question.manner;
+        let candidates = self.system.candidates(&question.host).map_err(|error| error.to_string())?;
+        let whom = (Arc::clone(servers), *cached);
+        let hickory = if let Some((hickory, used)) = self.resolvers.get_mut(&whom) {
+            *used = now;
+            hickory.clone()
+        } else {
+            let hickory = self.system.resolver(servers, *cached).map_err(|error| error.to_string())?;
+            self.resolvers.insert(whom, (hickory.clone(), now));
+            hickory
         };
-        if let Some(waiting) = self.waiting.get_mut(&query.question) {
-            // Requests give up sooner than hickory does: those that have make room for the next.
-            if waiting.len() == waiting.capacity() {
-                waiting.retain(|asker| !asker.is_closed());
+        let unusable = self.system.unusable().filter(|_| servers.is_empty()).map(str::to_owned);
+        Ok(Inquiry { hickory, candidates, family: *family, unusable })
+    }
+
+    fn spawn(&mut self, question: &Question, lookup: impl Future<Output = Lookup> + Send + 'static) {
+        let task = self.lookups.spawn(lookup);
+        self.running.insert(task.id(), question.clone());
+        if let Some(name) = self.names.get_mut(question) {
+            name.is_running = true;
+        }
+    }
+
+    fn finish(&mut self, finished: Result<(Id, Lookup), JoinError>) {
+        let id = finished.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(question) = self.running.remove(&id) else { return };
+        let (result, memory) = match finished {
+            Ok((_, lookup)) => lookup,
+            Err(error) => {
+                // It has panicked. Those who wait are told, and the next one asks again.
+                error!(host = &*question.host, %error, "a lookup broke off");
+                let failure = Failure::new(Reason::DnsFailed, format!("the lookup broke off: {error}"));
+                (Err(failure), Memory::default())
             }
-            waiting.push(query.answer);
+        };
+        if let Some(name) = self.names.get_mut(&question) {
+            name.is_running = false;
+            name.memory = memory;
+        }
+        self.answer(&question, &result);
+    }
+
+    fn answer(&mut self, question: &Question, result: &Result<Addresses, Failure>) {
+        let Some(name) = self.names.get_mut(question) else { return };
+        for waiting in std::mem::take(&mut name.waiting) {
+            let answer = result.clone();
+            let _ = waiting.send(answer.map_err(|failure| Fault::new(failure.reason, failure.cause)));
+        }
+    }
+
+    /// The system's files have changed: those who wait ask as they say now.
+    fn heed(&mut self, change: Change, now: Instant) {
+        if change == Change::default() {
             return;
         }
-        self.waiting.insert(query.question.clone(), vec![query.answer]);
-        let (hickory, question) = (hickory.clone(), query.question);
-        self.lookups.spawn(async move {
-            let result = hickory.lookup_ip(&*question.host).await;
-            let addresses = result.map(|found| Addresses {
-                list: in_order(found.iter()).into(),
-                until_ns: on_our_clock(found.valid_until()),
-            });
-            (question, addresses)
-        });
-    }
-
-    fn answer(&mut self, question: &Question, result: &Result<Addresses, NetError>) {
-        for waiting in self.waiting.remove(question).unwrap_or_default() {
-            let answer = match result {
-                Ok(addresses) if addresses.list.is_empty() => {
-                    Err(Fault::new(Reason::DnsFailed, "the answer has no address"))
-                }
-                Ok(addresses) => Ok(addresses.clone()),
-                Err(error) => Err(Fault::new(reason_of(error), error.to_string())),
-            };
-            let _ = waiting.send(answer);
+        if change.servers {
+            self.resolvers.clear();
+        }
+        // Ends those under way.
+        self.lookups = JoinSet::new();
+        self.running.clear();
+        let mut open = Vec::new();
+        for (question, name) in &mut self.names {
+            name.is_running = false;
+            if change.servers {
+                name.memory = Memory::default();
+            }
+            name.waiting.retain(|asker| !asker.is_closed());
+            if !name.waiting.is_empty() {
+                open.push(question.clone());
+            }
+        }
+        for question in open {
+            match self.listed(&question) {
+                Some(addresses) => self.answer(&question, &Ok(addresses)),
+                None => self.start(&question, now),
+            }
         }
     }
-}
 
-/// A resolver that asks as it is told, and otherwise as the system would: hosts file, search domains, `ndots`.
-fn resolver(manner: &Manner) -> Result<TokioResolver, NetError> {
-    let mut builder = if manner.servers.is_empty() {
-        TokioResolver::builder_tokio()?
-    } else {
-        let (system, options) = read_system_conf().unwrap_or_default();
-        let (domain, search, _) = system.into_parts();
-        let servers = manner.servers.iter().copied().map(name_server).collect();
-        let config = ResolverConfig::from_parts(domain, search, servers);
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options)
-    };
-    let options = builder.options_mut();
-    options.negative_max_ttl = Some(MAX_NEGATIVE_TTL);
-    match manner.family {
-        Family::Any => {}
-        Family::V4 => options.ip_strategy = LookupIpStrategy::Ipv4Only,
-        Family::V6 => options.ip_strategy = LookupIpStrategy::Ipv6Only,
-    }
-    if !manner.cached {
-        options.cache_size = 0;
-    }
-    builder.build()
-}
-
-fn name_server(address: SocketAddr) -> NameServerConfig {
-    let mut server = NameServerConfig::udp_and_tcp(address.ip());
-    for connection in &mut server.connections {
-        connection.port = address.port();
-    }
-    server
-}
-
-fn on_our_clock(instant: Instant) -> u64 {
-    let left = instant.saturating_duration_since(Instant::now());
-    clock::now_ns().saturating_add(left.as_nanos() as u64)
-}
-
-/// Addresses in an order of their own. Name servers turn theirs with every answer, and whoever takes turns among them
-/// too would meet the same address every time.
-fn in_order(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = addresses.collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
-}
-
-fn reason_of(error: &NetError) -> Reason {
-    match error {
-        error if error.is_nx_domain() => Reason::DnsNotFound,
-        NetError::Timeout => Reason::DnsTimeout,
-        _ => Reason::DnsFailed,
+    /// Lets go of what has not been asked for lately.
+    fn forget(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.forgot) < FORGETTING {
+            return;
+        }
+        self.forgot = now;
+        let is_recent = |used: Instant| now.saturating_duration_since(used) < MAX_IDLE;
+        self.resolvers.retain(|_, (_, used)| is_recent(*used));
+        self.names.retain(|_, name| name.is_running || is_recent(name.asked));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn those_who_gave_up_are_not_kept_while_a_name_server_is_silent() {
-        let (mut service, _resolver) = ResolverService::new();
-        // TEST-NET-1 (RFC 5737): nobody answers.
-        let servers = Arc::from([SocketAddr::from(([192, 0, 2, 1], 53))]);
-        let question =
-            Question { host: "shop.test".into(), manner: Manner { family: Family::Any, servers, cached: true } };
-        for _ in 0..10_000 {
-            let (answer, _) = oneshot::channel();
-            service.begin(Query { question: question.clone(), answer });
-        }
-        assert!(service.waiting[&question].len() < 100, "{} askers are kept", service.waiting[&question].len());
-        assert_eq!(service.lookups.len(), 1, "one query for all");
-    }
-}
+mod tests;

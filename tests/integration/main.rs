@@ -35,6 +35,7 @@ mod peers;
 mod platform;
 mod pool;
 mod reload;
+mod resolver;
 mod rules;
 mod screenshots;
 mod soak;

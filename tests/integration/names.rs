@@ -17,10 +17,10 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const THIRD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
 /// Every request needs a connection of its own, and so an address.
-const NO_REUSE: &str = "pool = { reuse = false }\n";
+pub(crate) const NO_REUSE: &str = "pool = { reuse = false }\n";
 
 /// Origins at these addresses, all at one port.
-fn origins<const N: usize>(addresses: [IpAddr; N], delay: Duration) -> [Origin; N] {
+pub(crate) fn origins<const N: usize>(addresses: [IpAddr; N], delay: Duration) -> [Origin; N] {
     let mut port = 0;
     addresses.map(|address| {
         let origin = Origin::start_at(SocketAddr::from((address, port)), move |_| Reply::ok("hello").delayed(delay));
@@ -30,7 +30,7 @@ fn origins<const N: usize>(addresses: [IpAddr; N], delay: Duration) -> [Origin; 
 }
 
 /// A target at a named host, with a path that tells it from others.
-fn at(host: &str, name: &str, origin: &Origin, rate: &str, rest: &str) -> String {
+pub(crate) fn at(host: &str, name: &str, origin: &Origin, rate: &str, rest: &str) -> String {
     target(name, &format!("http://{host}:{}/{name}", origin.address().port()), rate, rest)
 }
 
@@ -40,15 +40,15 @@ fn asking(host: &str, name: &str, origin: &Origin, dns: &str) -> String {
 }
 
 /// How many requests of a target have come to an origin.
-fn came(origin: &Origin, name: &str) -> usize {
+pub(crate) fn came(origin: &Origin, name: &str) -> usize {
     origin.requests().iter().filter(|request| request.path[1..] == *name).count()
 }
 
-fn wait_came(origin: &Origin, name: &str, count: usize) {
+pub(crate) fn wait_came(origin: &Origin, name: &str, count: usize) {
     wait_until(&format!("{count} requests of {name}"), PATIENCE, || came(origin, name) >= count);
 }
 
-fn addresses(scrape: &Scrape, name: &str) -> f64 {
+pub(crate) fn addresses(scrape: &Scrape, name: &str) -> f64 {
     scrape.value("hammerd_dns_addresses", &[("target", name)])
 }
 

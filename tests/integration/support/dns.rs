@@ -1,16 +1,17 @@
 //! Name servers, inside a private network where port 53 of a loopback address is free.
 
+mod scripted;
+
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+pub(crate) use scripted::{Kind, Say};
+
+use self::scripted::Scripted;
 use super::process::{self, Process};
 use super::{PATIENCE, wait_for};
 
@@ -35,12 +36,6 @@ enum Server {
     Scripted {
         _server: Scripted,
     },
-}
-
-/// A name server without any record.
-struct Scripted {
-    stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Dns {
@@ -106,9 +101,14 @@ impl Dns {
 
     /// A server that answers every query with this response code and no record.
     pub(crate) fn without_records(response_code: u8) -> Self {
+        Self::scripted(move |_| Say::Code(response_code))
+    }
+
+    /// A server that says this of every name.
+    pub(crate) fn scripted(script: impl Fn(Kind) -> Say + Send + 'static) -> Self {
         let mut dns = Self::configured();
         let socket = UdpSocket::bind((NAME_SERVER, 53)).expect("port 53 of a private network");
-        dns.server = Server::Scripted { _server: Scripted::start(socket, response_code) };
+        dns.server = Server::Scripted { _server: Scripted::start(socket, script) };
         dns
     }
 
@@ -150,13 +150,25 @@ impl Dns {
         let script = format!(
             "mount --bind {} /etc/resolv.conf && mount --bind {} /etc/hosts && exec \"$@\"",
             self.resolv_conf().display(),
-            self.directory.path().join("hosts").display()
+            self.hosts().display()
         );
         ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
     }
 
-    fn resolv_conf(&self) -> PathBuf {
+    /// As [`Dns::wrapper`], with nothing but these files in `/etc`, so that they may be missing or others take their place.
+    pub(crate) fn wrapper_of_etc(&self) -> Vec<String> {
+        let script = format!("mount --bind {} /etc && exec \"$@\"", self.directory.path().display());
+        ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
+    }
+
+    /// The machine's resolver configuration, which a test may change.
+    pub(crate) fn resolv_conf(&self) -> PathBuf {
         self.directory.path().join("resolv.conf")
+    }
+
+    /// The machine's hosts file, which a test may change.
+    pub(crate) fn hosts(&self) -> PathBuf {
+        self.directory.path().join("hosts")
     }
 
     fn configured() -> Self {
@@ -165,48 +177,7 @@ impl Dns {
         let dns = Self { directory, address, options: Vec::new(), server: Server::None };
         let text = format!("nameserver {NAME_SERVER}\noptions timeout:1 attempts:1\n");
         std::fs::write(dns.resolv_conf(), text).expect("resolv.conf");
-        std::fs::write(dns.directory.path().join("hosts"), "127.0.0.1 localhost\n").expect("hosts");
+        std::fs::write(dns.hosts(), "127.0.0.1 localhost\n").expect("hosts");
         dns
     }
-}
-
-// === impl Scripted ===
-
-impl Scripted {
-    fn start(socket: UdpSocket, response_code: u8) -> Self {
-        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
-        let stopping = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&stopping);
-        let thread = std::thread::spawn(move || {
-            let mut packet = [0; 512];
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok((length, peer)) = socket.recv_from(&mut packet) {
-                    let answer = without_records(&packet[..length], response_code);
-                    let _ = answer.map(|answer| socket.send_to(&answer, peer));
-                }
-            }
-        });
-        Self { stopping, thread: Some(thread) }
-    }
-}
-
-impl Drop for Scripted {
-    fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// The answer to a query (RFC 1035, section 4.1): its header and question, nothing else.
-fn without_records(query: &[u8], response_code: u8) -> Option<Vec<u8>> {
-    const HEADER: usize = 12;
-    const ANSWER: u8 = 0x80;
-    const RECURSION_AVAILABLE: u8 = 0x80;
-    let name = query.get(HEADER..)?.iter().position(|&byte| byte == 0)?;
-    let mut answer = query.get(..HEADER + name + 5)?.to_vec();
-    answer[2] |= ANSWER;
-    answer[3] = RECURSION_AVAILABLE | response_code;
-    // One question, no records of any section.
-    answer[4..HEADER].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
-    Some(answer)
 }
