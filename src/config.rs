@@ -12,6 +12,7 @@
 mod build;
 mod error;
 mod files;
+mod futile;
 mod kind;
 mod node;
 mod rates;
@@ -48,6 +49,7 @@ pub use schema::schema;
 pub use show::{frozen_differences, plan, redacted};
 pub use source::{Reading, Sources, listen, load, read};
 pub use status::StatusSet;
+pub use url::authority;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]

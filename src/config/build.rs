@@ -14,6 +14,7 @@ use http::HeaderMap;
 use self::headers::header_map;
 use super::error::{Mistakes, Origins, Place, join, quote};
 use super::files::Files;
+use super::futile;
 use super::kind::{MAX_SIZE, ProcessWord, display_size};
 use super::node::HIDDEN;
 use super::rates::{display_total, total};
@@ -30,6 +31,8 @@ const MAX_SECRET: u64 = 64 << 10;
 pub(super) fn config(root: &Root, files: &mut Files, origins: &Origins, mistakes: &mut Mistakes) -> Option<Config> {
     let targets = targets(root, files, origins, mistakes);
     check_ceilings(root, origins, mistakes);
+    check_networks(root, mistakes);
+    check_unheard(root, origins, mistakes);
     Some(Config {
         following: following(root.config.value()?)?,
         server: server(root.server.value()?)?,
@@ -137,6 +140,36 @@ fn check_ceilings(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Op
     Some(())
 }
 
+/// A denial wins: where it holds all that is allowed, nothing is left.
+fn check_networks(root: &Root, mistakes: &mut Mistakes) -> Option<()> {
+    let limits = root.limits.value()?;
+    let (allow, deny) = (limits.allow_networks.found()?, limits.deny_networks.value()?);
+    let denied = |network| deny.iter().any(|denied| denied.contains(network));
+    if !allow.value.is_empty() && allow.value.iter().all(denied) {
+        let text = "leaves nothing to dial: all of it lies in limits.deny_networks";
+        mistakes.push(allow.place, "limits.allow_networks", text);
+    }
+    Some(())
+}
+
+/// Without the HTTP face, some keys have nobody whom they could serve.
+fn check_unheard(root: &Root, origins: &Origins, mistakes: &mut Mistakes) -> Option<()> {
+    let listen = root.server.key(|server| &server.listen)?.found().filter(|listen| listen.value.is_none())?;
+    let lifecycle = root.server.key(|server| &server.lifecycle)?.found().filter(|lifecycle| lifecycle.value);
+    let linger = root.shutdown.key(|shutdown| &shutdown.linger)?.found();
+    for (place, key, nobody) in [
+        (lifecycle.map(|found| found.place), "server.lifecycle", "asks for a reload over HTTP"),
+        (linger.map(|found| found.place), "shutdown.linger", "scrapes"),
+    ] {
+        // Who switches it off in a later layer may leave the rest as it is.
+        let futile = |place: &Place| !origins.is_built_in(*place) && listen.place.layer <= place.layer;
+        if let Some(place) = place.filter(futile) {
+            mistakes.push(place, key, format!("set, but server.listen is \"off\": nobody {nobody}"));
+        }
+    }
+    Some(())
+}
+
 /// What is shared while targets are built.
 struct Build<'a> {
     defaults: &'a section::Target,
@@ -182,10 +215,11 @@ impl<'a> Build<'a> {
 
         let timeout = *own.timeout.or(&defaults.timeout).value()?;
         let (endpoint, secret_url) = endpoint?;
-        let connection = self.connection(own, raw.place, &path, &endpoint);
+        let headers = header_map(headers, &endpoint, secret_url);
+        let connection = self.connection(own, raw.place, &path, &endpoint, &headers);
         let (body, secret_body) = body?;
         let connection = connection?;
-        Some(Target {
+        let target = Target {
             rate: *rate.value()?,
             process: process?,
             timeout,
@@ -194,7 +228,7 @@ impl<'a> Build<'a> {
             metrics: self.metrics(own, timeout)?,
             http: Arc::new(HttpRequest {
                 method: own.method.or(&defaults.method).value()?.clone(),
-                headers: header_map(headers, &endpoint, secret_url),
+                headers,
                 request_id_header,
                 traceparent: traceparent?,
                 host: endpoint.host,
@@ -211,7 +245,9 @@ impl<'a> Build<'a> {
                 secret_url,
                 secret_body,
             }),
-        })
+        };
+        futile::refuse(&target, (own, &path), defaults, self.origins, self.mistakes);
+        Some(target)
     }
 
     fn endpoint(&mut self, own: &'a section::Target, place: Place, path: &str) -> Option<(Endpoint, bool)> {

@@ -225,7 +225,8 @@ section! {
         /// Host header and the name in TLS stay.
         connect_to: ConnectTo,
         /// HTTP version: "1.1", "2" (without TLS by prior knowledge), "3" (over QUIC, for https, in a hammerd that was
-        /// built with it), or "auto", which over TLS is what the server chooses of 1.1 and 2, and 1.1 without.
+        /// built with it), or "auto", which over TLS is what the server chooses of 1.1 and 2, and 1.1 without. Where
+        /// `pool.reuse` is false, or the host header is no host and port, "auto" is 1.1.
         http_version: HttpVersionWord = "auto",
         /// TLS, for https.
         tls: Nested<Tls>,

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 
 use http::header::HOST;
 
+use super::futile::does_something;
 use super::kind::{display_duration, display_size};
 use super::rates::{display_total, total};
 use super::{Config, HttpRequest, Limits, Metrics, Target, TargetName, url};
@@ -103,7 +104,7 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-/// A configuration in TOML, with every default and without a secret.
+/// A configuration in TOML, with every default, and without a secret or a key that does nothing beside others.
 pub fn redacted(config: &Config) -> String {
     let mut toml = Toml::default();
     toml.section(&["config"]);
@@ -111,10 +112,14 @@ pub fn redacted(config: &Config) -> String {
     toml.text("refresh", &display_duration(config.following.refresh));
     toml.section(&["server"]);
     toml.text("listen", &listen(config));
-    toml.bare("lifecycle", &config.server.lifecycle);
+    if config.server.listen.is_some() {
+        toml.bare("lifecycle", &config.server.lifecycle);
+    }
     toml.section(&["shutdown"]);
     toml.text("grace", &display_duration(config.shutdown.grace));
-    toml.text("linger", &display_duration(config.shutdown.linger));
+    if config.server.listen.is_some() {
+        toml.text("linger", &display_duration(config.shutdown.linger));
+    }
     toml.section(&["engine"]);
     match config.engine.workers {
         Some(workers) => toml.bare("workers", &workers),
@@ -175,7 +180,7 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target, usual: &Metrics) 
     if target.metrics != *usual {
         metrics(toml, &target.metrics);
     }
-    connection(toml, name, http);
+    connection(toml, name, target);
     toml.section(&["targets", name.as_ref(), "headers"]);
     for (header, value) in &http.headers {
         if header == HOST && *value == http.authority() {
@@ -192,8 +197,8 @@ fn target(toml: &mut Toml, name: &TargetName, target: &Target, usual: &Metrics) 
     }
 }
 
-fn connection(toml: &mut Toml, name: &TargetName, http: &HttpRequest) {
-    let (route, pool) = (&http.route, &http.pool);
+fn connection(toml: &mut Toml, name: &TargetName, target: &Target) {
+    let (http, route) = (&target.http, &target.http.route);
     let shown = |text: &str| if http.secret_connection { SECRET.to_owned() } else { text.to_owned() };
     let url_peer = Peer::Tcp { host: http.host.clone(), port: http.port };
     if route.peer != url_peer {
@@ -206,7 +211,7 @@ fn connection(toml: &mut Toml, name: &TargetName, http: &HttpRequest) {
         if tls.server_name != http.host {
             toml.text("server_name", &shown(&tls.server_name));
         }
-        if let Some((file, _)) = &tls.ca {
+        if let Some((file, _)) = tls.ca.as_ref().filter(|_| does_something(target, "tls.ca_file")) {
             toml.text("ca_file", &shown(&file.to_string_lossy()));
         }
         if let Some(identity) = &tls.identity {
@@ -216,9 +221,11 @@ fn connection(toml: &mut Toml, name: &TargetName, http: &HttpRequest) {
         toml.text("min_version", tls.min_version.label());
         toml.bare("insecure_skip_verify", &tls.insecure_skip_verify);
         toml.bare("resumption", &tls.resumption);
-        toml.text("handshake_timeout", &display_duration(tls.handshake_timeout));
+        if does_something(target, "tls.handshake_timeout") {
+            toml.text("handshake_timeout", &display_duration(tls.handshake_timeout));
+        }
     }
-    if let Peer::Tcp { .. } = route.peer {
+    if does_something(target, "dns") {
         toml.section(&["targets", name.as_ref(), "dns"]);
         match route.refresh {
             Refresh::Ttl => toml.text("refresh", "ttl"),
@@ -228,18 +235,29 @@ fn connection(toml: &mut Toml, name: &TargetName, http: &HttpRequest) {
         toml.text("family", route.family.label());
         toml.list("servers", route.servers.iter().map(ToString::to_string));
     }
+    pool(toml, name, target);
+}
+
+fn pool(toml: &mut Toml, name: &TargetName, target: &Target) {
+    let (pool, does) = (&target.http.pool, |key| does_something(target, key));
     toml.section(&["targets", name.as_ref(), "pool"]);
-    if let Some(max) = pool.max_connections {
+    if let Some(max) = pool.max_connections.filter(|_| does("pool.max_connections")) {
         toml.bare("max_connections", &max);
     }
     toml.bare("reuse", &pool.reuse);
-    toml.text("max_age", &display_duration(pool.max_age));
-    if let Some(max) = pool.max_requests {
+    if does("pool.max_age") {
+        toml.text("max_age", &display_duration(pool.max_age));
+    }
+    if let Some(max) = pool.max_requests.filter(|_| does("pool.max_requests")) {
         toml.bare("max_requests", &max);
     }
-    toml.text("idle_timeout", &display_duration(pool.idle_timeout));
+    if does("pool.idle_timeout") {
+        toml.text("idle_timeout", &display_duration(pool.idle_timeout));
+    }
     toml.bare("preconnect", &pool.preconnect);
-    toml.text("connect_timeout", &display_duration(route.connect_timeout));
+    if does("pool.connect_timeout") {
+        toml.text("connect_timeout", &display_duration(target.http.route.connect_timeout));
+    }
 }
 
 /// A TOML text in the making.

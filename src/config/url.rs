@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::HeaderValue;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 
 /// The parts of a target's URL.
 #[derive(Debug, Clone)]
@@ -62,6 +62,12 @@ impl Endpoint {
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         Ok(Self { secure, host: host.to_owned(), port, path, authority })
     }
+}
+
+/// What HTTP/2 and HTTP/3 have in place of this host header (RFC 9113, 8.3.1), if it can be that.
+pub fn authority(host: &HeaderValue) -> Option<Authority> {
+    let userinfo = host.as_bytes().contains(&b'@');
+    Authority::try_from(host.as_bytes()).ok().filter(|_| !userinfo)
 }
 
 /// The port of a URL that names none.
@@ -150,6 +156,25 @@ mod tests {
             let url = Endpoint::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!((url.host.as_str(), url.port, url.path.as_str()), (host, port, path), "{text}");
             assert_eq!(url.authority, authority, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_header_is_an_authority_if_it_is_a_host_and_a_port() {
+        for (host, is) in [
+            ("a.example", true),
+            ("my_svc.example:8443", true),
+            ("10.0.0.7:1", true),
+            ("[::1]:9", true),
+            ("", false),
+            ("a example", false),
+            ("a/b", false),
+            ("a:1:2", false),
+            ("user@a.example", false),
+            ("\u{fc}mlaut.example", false),
+        ] {
+            let header = HeaderValue::from_bytes(host.as_bytes()).expect("a value");
+            assert_eq!(authority(&header).map(|it| it.to_string()), is.then(|| host.to_owned()), "{host:?}");
         }
     }
 

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header::HOST;
 
 use super::super::error::{Place, join};
 use super::super::section::{self, Found, Slot};
-use super::super::url::Endpoint;
+use super::super::url::{self, Endpoint};
 use super::{Build, MAX_SECRET};
 use crate::net::{HttpVersion, IdentityFiles, Peer, PoolPolicy, Route, Tls, TlsError, TlsSpec};
 
@@ -43,8 +45,21 @@ fn pick<'a, S, T>(
     }
 }
 
-/// Why a version of HTTP can't be had; `http3` tells whether that is built in.
-fn refusals(version: HttpVersion, http3: bool, secure: bool, peer: Option<&Peer>, reuse: bool) -> Vec<&'static str> {
+/// What a version of HTTP depends on.
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition by itself")]
+struct Circumstances<'a> {
+    /// Whether HTTP/3 is built in.
+    http3: bool,
+    secure: bool,
+    peer: Option<&'a Peer>,
+    reuse: bool,
+    /// Whether the host header can be an authority.
+    authority: bool,
+}
+
+/// Why a version of HTTP can't be had.
+fn refusals(version: HttpVersion, circumstances: &Circumstances<'_>) -> Vec<&'static str> {
+    let Circumstances { http3, secure, peer, reuse, authority } = *circumstances;
     let (is2, is3) = (version == HttpVersion::Http2, version == HttpVersion::Http3);
     let if_so = |holds: bool, text| holds.then_some(text);
     [
@@ -56,6 +71,10 @@ fn refusals(version: HttpVersion, http3: bool, secure: bool, peer: Option<&Peer>
         ),
         if_so(is2 && !reuse, "HTTP/2 is many requests on one connection: it can't be had with pool.reuse = false"),
         if_so(is3 && !reuse, "HTTP/3 is many requests on one connection: it can't be had with pool.reuse = false"),
+        if_so(
+            (is2 || is3) && !authority,
+            "HTTP/2 and HTTP/3 send the host header as the authority, which is a host and port: it can't be this one",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -76,24 +95,31 @@ impl<'a> Build<'a> {
         place: Place,
         path: &'b str,
         endpoint: &Endpoint,
+        headers: &HeaderMap,
     ) -> Option<Connection>
     where
         'a: 'b,
     {
         let pool = self.pool(own, path);
+        let authority = headers.get(HOST).and_then(url::authority).is_some();
         let version = own.http_version.or(&self.defaults.http_version).found();
         let route = self.route(own, path, endpoint);
         if let Some(version) = version {
-            let (peer, reuse) = (route.as_ref().map(|route| &route.peer), pool.is_none_or(|pool| pool.reuse));
-            let refusals = refusals(version.value, cfg!(feature = "http3"), endpoint.secure, peer, reuse);
-            for text in refusals {
+            let circumstances = Circumstances {
+                http3: cfg!(feature = "http3"),
+                secure: endpoint.secure,
+                peer: route.as_ref().map(|route| &route.peer),
+                reuse: pool.is_none_or(|pool| pool.reuse),
+                authority,
+            };
+            for text in refusals(version.value, &circumstances) {
                 self.mistakes.push(version.place, join(path, "http_version"), text);
             }
         }
         let alpn: &[&'static [u8]] = match version.map(|version| version.value) {
             Some(HttpVersion::Http3) => &[b"h3"],
             Some(HttpVersion::Http2) => &[b"h2"],
-            Some(HttpVersion::Auto) if pool.is_some_and(|pool| pool.reuse) => &[b"h2", b"http/1.1"],
+            Some(HttpVersion::Auto) if authority && pool.is_some_and(|pool| pool.reuse) => &[b"h2", b"http/1.1"],
             _ => &[b"http/1.1"],
         };
         let tls = self.tls(own, place, path, endpoint, alpn);
@@ -107,7 +133,7 @@ impl<'a> Build<'a> {
         'a: 'b,
     {
         let dns = (&own.dns, path);
-        let (own_dns, defaults) = (own.dns.found(), self.defaults);
+        let defaults = self.defaults;
         let refresh = pick(dns, &defaults.dns, |dns| &dns.refresh);
         let family = pick(dns, &defaults.dns, |dns| &dns.family);
         let servers = pick(dns, &defaults.dns, |dns| &dns.servers);
@@ -117,10 +143,6 @@ impl<'a> Build<'a> {
             Slot::Refused => return None,
             Slot::Found(peer) => peer.value.clone(),
         };
-        if let (Peer::Unix(_), Some(own_dns)) = (&peer, own_dns) {
-            let text = "a Unix domain socket has no name to look up: leave dns out, or connect_to";
-            self.mistakes.push(own_dns.place, join(path, "dns"), text);
-        }
         if let (Peer::Tcp { host, .. }, Some(family)) = (&peer, &family)
             && host.parse().is_ok_and(|literal| !family.found.value.counts(literal))
         {
@@ -264,22 +286,27 @@ mod tests {
 
     /// Whatever the tests were built with.
     #[test]
-    fn http3_is_refused_for_each_reason_by_itself_and_for_all_at_once() {
+    fn a_version_is_refused_for_each_reason_by_itself_and_for_all_at_once() {
         let (port, socket) = (Peer::Tcp { host: "h".to_owned(), port: 1 }, Peer::Unix("/s".into()));
         let (version2, version3) = (HttpVersion::Http2, HttpVersion::Http3);
-        assert!(refusals(version3, true, true, Some(&port), true).is_empty());
-        for (refused, words) in [
-            (refusals(version3, false, true, Some(&port), true), "built with --features http3"),
-            (refusals(version3, true, false, Some(&port), true), "begins with https://"),
-            (refusals(version3, true, true, Some(&socket), true), "no Unix domain socket"),
-            (refusals(version3, true, true, Some(&port), false), "HTTP/3 is many requests"),
-            (refusals(version2, false, false, Some(&socket), false), "HTTP/2 is many requests"),
+        let good = || Circumstances { http3: true, secure: true, peer: Some(&port), reuse: true, authority: true };
+        let none = Circumstances { http3: false, secure: false, peer: Some(&socket), reuse: false, authority: false };
+        assert!(refusals(version3, &good()).is_empty());
+        for (version, circumstances, words) in [
+            (version3, Circumstances { http3: false, ..good() }, "built with --features http3"),
+            (version3, Circumstances { secure: false, ..good() }, "begins with https://"),
+            (version3, Circumstances { peer: Some(&socket), ..good() }, "no Unix domain socket"),
+            (version3, Circumstances { reuse: false, ..good() }, "HTTP/3 is many requests"),
+            (version3, Circumstances { authority: false, ..good() }, "send the host header"),
+            (version2, Circumstances { authority: true, ..none }, "HTTP/2 is many requests"),
+            (version2, Circumstances { reuse: true, ..none }, "send the host header"),
         ] {
+            let refused = refusals(version, &circumstances);
             assert!(refused.len() == 1 && refused[0].contains(words), "{words}: {refused:?}");
         }
-        assert_eq!(refusals(version3, false, false, Some(&socket), false).len(), 4);
+        assert_eq!(refusals(version3, &none).len(), 5);
         for version in [HttpVersion::Auto, HttpVersion::Http1] {
-            assert!(refusals(version, false, false, Some(&socket), false).is_empty(), "{version:?}");
+            assert!(refusals(version, &none).is_empty(), "{version:?}");
         }
     }
 }

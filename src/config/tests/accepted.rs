@@ -214,6 +214,63 @@ fn the_shown_configuration_reads_back_as_the_same() {
     assert_eq!(redacted(&again), redacted(&config));
 }
 
+/// What does nothing beside other keys is left out; set by the target itself it would be refused.
+#[test]
+fn the_shown_configuration_reads_back_where_defaults_do_nothing() {
+    let text = "[server]\nlisten = 'off'\n\
+                [defaults]\nrate = 1\nurl = 'https://h/'\n\
+                dns.refresh = 'once'\npool = { connect_timeout = '9s', max_requests = 9, max_connections = 9 }\n\
+                [targets.hasty]\ntimeout = '1s'\nmax_in_flight = 2\n\
+                [targets.literal]\nurl = 'https://[::1]/'\n\
+                [targets.socket]\nconnect_to = 'unix:/s'\n\
+                [targets.once]\npool.reuse = false\ntls.insecure_skip_verify = true\n";
+    let shown = redacted(&accept(&inline(text)));
+    assert_eq!(redacted(&accept(&inline(shown.clone()))), shown);
+}
+
+/// Whoever sets a key for one target, or in a later layer, need not take away all that it makes useless.
+#[test]
+fn an_exception_leaves_the_rest_as_it_is() {
+    let folder = Folder::new();
+    let ca = folder.write("ca.pem", rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap().cert.pem());
+    let base = folder.write(
+        "base.toml",
+        format!(
+            "[defaults]\nrate = 1\nurl = 'https://h/'\ntls.ca_file = {ca:?}\ndns.family = 'ipv4'\n\
+             [targets.hasty]\npool.connect_timeout = '9s'\n\
+             [targets.careless]\ntls.insecure_skip_verify = true\n\
+             [targets.literal]\nurl = 'https://127.0.0.1/'\n\
+             [targets.beforehand]\ntimeout = '1s'\ntls.handshake_timeout = '2s'\n\
+             pool = {{ preconnect = 1, connect_timeout = '2s' }}\n\
+             [targets.moved]\ndns.refresh = 'once'\n\
+             [server]\nlifecycle = true\n[shutdown]\nlinger = '1s'\n"
+        ),
+    );
+    let env = pairs(&[
+        ("HAMMERD__TARGETS__HASTY__TIMEOUT", "1s"),
+        ("HAMMERD__TARGETS__MOVED__URL", "http://127.0.0.1/"),
+        ("HAMMERD__SERVER__LISTEN", "off"),
+    ]);
+    accept(&Sources { files: vec![base], env, ..Sources::default() });
+}
+
+/// Over TLS, too, it is sent as it is, in a header.
+#[test]
+fn a_host_header_that_is_no_authority_is_http1_where_the_version_is_open() {
+    let alpn = |host: &str| {
+        let text = format!("[targets.x]\nurl = 'https://h/'\nrate = 1\nheaders.host = '{host}'\n");
+        let config = accept(&inline(text));
+        let http = &target(&config, "x").http;
+        assert_eq!(http.headers["host"], host);
+        http.tls.as_ref().map(|tls| tls.spec().alpn.clone())
+    };
+    let both: &[&[u8]] = &[b"h2", b"http/1.1"];
+    assert_eq!(alpn("other.example:8443"), Some(both.to_vec()));
+    for odd in ["a b", "a/b", "user@h"] {
+        assert_eq!(alpn(odd), Some(vec![&b"http/1.1"[..]]), "{odd}");
+    }
+}
+
 #[test]
 fn a_header_of_ids_is_the_targets_own_or_that_of_the_defaults_or_there_is_none() {
     let text = format!(

@@ -135,6 +135,20 @@ fn a_file_that_cannot_be_read_says_why() {
     assert_eq!(text, want);
 }
 
+/// Whoever names the authorities wants them asked.
+#[test]
+fn authorities_beside_no_verification_are_refused() {
+    let (folder, ca) = (Folder::new(), rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap());
+    let ca_file = folder.write("ca.pem", ca.cert.pem());
+    let both = format!("tls = {{ ca_file = {ca_file:?}, insecure_skip_verify = true }}\n");
+    let target = "[targets.x]\nurl = 'https://h/'\nrate = 1\n";
+    let text = "tls.ca_file: set, but with insecure_skip_verify = true no certificate is checked";
+    let of_target = refuse(&inline(format!("{target}{both}"))).to_string();
+    assert_eq!(of_target, format!("HAMMERD_CONFIG_INLINE:4: targets.x.{text}"));
+    let of_defaults = refuse(&inline(format!("[defaults]\n{both}{target}"))).to_string();
+    assert_eq!(of_defaults, format!("HAMMERD_CONFIG_INLINE:2: defaults.{text}"));
+}
+
 #[test]
 fn a_flood_of_mistakes_is_cut() {
     let keys: Vec<_> = (0..1000).map(|n| format!("k{n} = 1")).collect();

@@ -11,7 +11,7 @@ use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Uri};
 
 use super::mark::Mark;
-use crate::config::HttpRequest;
+use crate::config::{self, HttpRequest};
 
 /// Everything about a request that is the same each time.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Template {
     pub(super) fn http2(spec: Arc<HttpRequest>) -> Option<Self> {
         let uri = Uri::builder()
             .scheme(if spec.tls.is_some() { "https" } else { "http" })
-            .authority(spec.headers.get(HOST)?.as_bytes())
+            .authority(spec.headers.get(HOST).and_then(config::authority)?)
             .path_and_query(spec.path.clone());
         Some(Self::new(spec, uri.build().ok()?, true))
     }
