@@ -71,7 +71,7 @@ impl Forge for HttpForge {
         let spec = Arc::clone(&self.request);
         let road = match before.filter(|before| before.road.leads_to(&spec, before.template.spec(), anvil)) {
             Some(before) => {
-                before.road.adapt(self.max_idle, spec.pool);
+                before.road.adapt(&spec, self.max_idle);
                 Rc::clone(&before.road)
             }
             None => Road::new(&spec, anvil, self.max_idle),

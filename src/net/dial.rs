@@ -72,9 +72,11 @@ struct Known {
 /// Opens connections along one route, for one target on one worker.
 #[derive(Debug)]
 pub struct Dialer {
-    route: Route,
-    /// The route's host, ready to be asked for.
+    peer: Peer,
+    /// The peer's host, ready to be asked for; see [`question`](Self::question).
     question: Question,
+    refresh: Cell<Refresh>,
+    connect_timeout: Cell<Duration>,
     guard: Arc<Guard>,
     resolver: Resolver,
     ledger: Arc<Ledger>,
@@ -100,21 +102,18 @@ impl Dialer {
     pub fn new(route: Route, guard: Arc<Guard>, resolver: Resolver, ledger: Arc<Ledger>) -> Self {
         // Nothing that the ledger's last dialer had found is in use any more.
         ledger.wire.dns_addresses.set(0);
-        let host: Arc<str> = match &route.peer {
+        let Route { peer, family, refresh, servers, connect_timeout } = route;
+        let host: Arc<str> = match &peer {
             Peer::Tcp { host, .. } => host.as_str().into(),
             Peer::Unix(_) => "".into(),
         };
+        let manner = Manner { family, servers: servers.into(), cached: refresh == Refresh::Ttl };
         Self {
             turn: Cell::new(RandomState::new().hash_one(&host) as usize),
-            question: Question {
-                host,
-                manner: Manner {
-                    family: route.family,
-                    servers: route.servers.as_slice().into(),
-                    cached: route.refresh == Refresh::Ttl,
-                },
-            },
-            route,
+            peer,
+            question: Question { host, manner },
+            refresh: Cell::new(refresh),
+            connect_timeout: Cell::new(connect_timeout),
             guard,
             resolver,
             ledger,
@@ -127,9 +126,24 @@ impl Dialer {
         }
     }
 
-    /// The route that it follows.
-    pub fn route(&self) -> &Route {
-        &self.route
+    /// Whether it leads where `route` does.
+    pub fn follows(&self, route: &Route) -> bool {
+        // How often a name is looked up and how long connecting may take are no part of where it leads.
+        let Route { peer, family, servers, refresh: _, connect_timeout: _ } = route;
+        let manner = &self.question.manner;
+        self.peer == *peer && manner.family == *family && *manner.servers == **servers
+    }
+
+    /// Takes over how often `route`, which leads to the same place, has the name looked up, and how long connecting may
+    /// take; true when the former has changed.
+    pub fn adapt(&self, route: &Route) -> bool {
+        self.connect_timeout.set(route.connect_timeout);
+        self.refresh.replace(route.refresh) != route.refresh
+    }
+
+    /// How long opening a connection may take, all addresses together.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout.get()
     }
 
     /// Who judges its addresses.
@@ -155,7 +169,7 @@ impl Dialer {
     pub fn due_ns(&self) -> Option<u64> {
         let last_good = self.last_good.borrow();
         let known = last_good.as_ref()?;
-        let due_ns = match self.route.refresh {
+        let due_ns = match self.refresh.get() {
             Refresh::Ttl => known.until_ns.max(known.since_ns + MIN_TTL_NS),
             Refresh::Every(interval) => known.since_ns + interval.as_nanos() as u64,
             Refresh::Once => return None,
@@ -163,9 +177,16 @@ impl Dialer {
         Some(due_ns.max(self.retry_ns.get()))
     }
 
+    /// What is asked, and how at present.
+    fn question(&self) -> Question {
+        let mut question = self.question.clone();
+        question.manner.cached = self.refresh.get() == Refresh::Ttl;
+        question
+    }
+
     /// Looks the name up, and holds on to nothing meanwhile; the answer is for [`learn`](Self::learn).
     pub fn inquire(&self) -> impl Future<Output = Result<Addresses, Fault>> + use<> {
-        let (resolver, question) = (self.resolver.clone(), self.question.clone());
+        let (resolver, question) = (self.resolver.clone(), self.question());
         async move { resolver.lookup(&question).await }
     }
 
@@ -198,14 +219,14 @@ impl Dialer {
     /// Resolves and connects, before `deadline_ns` at best. All addresses are tried in turn; the last one's failure is
     /// the dial's.
     pub async fn dial(&self, trace: &Trace, deadline_ns: u64) -> Result<Socket, Fault> {
-        let (link, address) = match &self.route.peer {
+        let (link, address) = match &self.peer {
             Peer::Tcp { port, .. } => {
                 let (stream, address) = self.try_each(*port, trace, deadline_ns, connect).await?;
                 (Link::Tcp(stream), Some(address))
             }
             Peer::Unix(path) => {
                 trace.enter(Stage::Connect, clock::now_ns());
-                (Link::Unix(connect_unix(path, self.route.connect_timeout).await?), None)
+                (Link::Unix(connect_unix(path, self.connect_timeout.get()).await?), None)
             }
         };
         Ok(Socket::new(link, address, Arc::clone(&self.ledger)))
@@ -214,7 +235,7 @@ impl Dialer {
     /// As [`dial`](Self::dial), over QUIC: to the first answer, by which the peer shows that it is there.
     #[cfg(feature = "http3")]
     pub async fn dial_quic(&self, tls: &super::Tls, trace: &Trace, deadline_ns: u64) -> Result<Answered, Fault> {
-        let Peer::Tcp { port, .. } = self.route.peer else {
+        let Peer::Tcp { port, .. } = self.peer else {
             return Err(Fault::new(Reason::ConnectUnreachable, "QUIC can't be spoken over a Unix domain socket"));
         };
         self.try_each(port, trace, deadline_ns, |address| super::quic::greet(address, tls, &self.ledger)).await
@@ -230,7 +251,7 @@ impl Dialer {
         let addresses = self.addresses(trace, deadline_ns).await?;
         let now_ns = clock::now_ns();
         trace.enter(Stage::Connect, now_ns);
-        let deadline_ns = deadline_ns.min(now_ns.saturating_add(self.route.connect_timeout.as_nanos() as u64));
+        let deadline_ns = deadline_ns.min(now_ns.saturating_add(self.connect_timeout.get().as_nanos() as u64));
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let admitted = self.in_order(self.admitted(&addresses), turn, now_ns);
         let mut last = Fault::new(Reason::Denied, "all its addresses lie in denied networks");
@@ -277,7 +298,7 @@ impl Dialer {
         match reason {
             Reason::ConnectRefused | Reason::ConnectUnreachable => true,
             Reason::ConnectTimeout => {
-                let share = self.route.connect_timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+                let share = self.connect_timeout.get() / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
                 budget >= SILENCE.min(share / 2)
             }
             _ => false,
@@ -304,14 +325,14 @@ impl Dialer {
         }
         let Some(known) = known else {
             trace.enter(Stage::Dns, now_ns);
-            return self.learn(self.resolver.lookup(&self.question).await, now_ns);
+            return self.learn(self.resolver.lookup(&self.question()).await, now_ns);
         };
         // One waits for the answer; others take what is known, or a resolver that is dead would hold them all up.
         let Some(_asking) = Asking::alone(&self.asking) else { return Ok(known.addresses) };
         trace.enter(Stage::Dns, now_ns);
         // Of a request that may take less than that, half of its time is left for the address that is known.
         let left = Duration::from_nanos(deadline_ns.saturating_sub(now_ns));
-        let in_time = timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question)).await;
+        let in_time = timeout(STALE_LOOKUP_BUDGET.min(left / 2), self.resolver.lookup(&self.question())).await;
         if let Ok(answer) = in_time {
             return self.learn(answer, now_ns);
         }
@@ -321,7 +342,7 @@ impl Dialer {
 
     /// Whether addresses are used without asking again. Those with a TTL are kept by the resolver, which knows it.
     fn is_current(&self, known: &Known, now_ns: u64) -> bool {
-        match self.route.refresh {
+        match self.refresh.get() {
             Refresh::Ttl => false,
             Refresh::Every(interval) => now_ns.saturating_sub(known.since_ns) < interval.as_nanos() as u64,
             Refresh::Once => true,

@@ -156,6 +156,19 @@ impl Tls {
         self.peer_not_after.load(Ordering::Relaxed)
     }
 
+    /// Whether a connection that this one secured is as good as one that `other` would. How long a handshake may take, and
+    /// whether sessions are resumed, makes no difference to it.
+    pub fn secures_as(&self, other: &Self) -> bool {
+        let TlsSpec { resumption, handshake_timeout, .. } = self.spec;
+        let spec = TlsSpec { resumption, handshake_timeout, ..other.spec.clone() };
+        self.spec == spec && self.has_roots_of(other)
+    }
+
+    fn has_roots_of(&self, other: &Self) -> bool {
+        // Those of a CA file are compared with the specification.
+        self.spec.ca.is_some() || Arc::ptr_eq(&self.roots, &other.roots)
+    }
+
     /// Secures a connection.
     pub async fn handshake(&self, socket: Socket) -> Result<TlsStream<Socket>, Fault> {
         let connector = TlsConnector::from(self.config(clock::now_ns()));
@@ -305,8 +318,7 @@ pub fn reason_of(error: &rustls::Error) -> Reason {
 
 impl PartialEq for Tls {
     fn eq(&self, other: &Self) -> bool {
-        // Those of a CA file are compared with the specification.
-        self.spec == other.spec && (self.spec.ca.is_some() || Arc::ptr_eq(&self.roots, &other.roots))
+        self.spec == other.spec && self.has_roots_of(other)
     }
 }
 

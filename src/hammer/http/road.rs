@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
@@ -16,7 +17,7 @@ use super::shared::{Shared, Stream as SharedStream};
 use crate::clock;
 use crate::config::HttpRequest;
 use crate::hammer::Anvil;
-use crate::net::{Dialer, Fault, HttpVersion, Pool, PoolPolicy, Pooled as _, Stream, Tls};
+use crate::net::{Dialer, Fault, HttpVersion, Pool, Pooled as _, Stream, Tls};
 use crate::outcome::{Reason, Stage, Trace};
 use crate::stats::{CloseReason, Ledger};
 
@@ -37,7 +38,7 @@ enum Speaks {
 #[derive(Debug)]
 pub(super) struct Road {
     pub(super) dialer: Dialer,
-    tls: Option<Arc<Tls>>,
+    tls: RefCell<Option<Arc<Tls>>>,
     ledger: Arc<Ledger>,
     idle: Pool<Box<Connection>>,
     shared: RefCell<Vec<Joint>>,
@@ -51,8 +52,8 @@ pub(super) struct Road {
     attempt: RefCell<Weak<Attempt>>,
     /// Whether connections that are kept are being swept.
     sweeping: Cell<bool>,
-    /// Whether somebody sees to it that their addresses are looked up again.
-    renewing: Cell<bool>,
+    /// Who sees to it that their addresses are looked up again.
+    renewing: RefCell<Option<AbortHandle>>,
     /// Whether a request has used one of them since that was done.
     used: Cell<bool>,
 }
@@ -121,7 +122,7 @@ impl Road {
         };
         let road = Rc::new(Self {
             dialer,
-            tls: spec.tls.clone(),
+            tls: RefCell::new(spec.tls.clone()),
             ledger,
             idle: Pool::new(max_idle, spec.pool),
             shared: RefCell::default(),
@@ -131,7 +132,7 @@ impl Road {
             seatless: Rc::new(Cell::new(Stage::Connect)),
             attempt: RefCell::default(),
             sweeping: Cell::new(false),
-            renewing: Cell::new(false),
+            renewing: RefCell::default(),
             used: Cell::new(false),
         });
         if spec.pool.preconnect > 0 {
@@ -144,13 +145,30 @@ impl Road {
     /// Whether this is the way that `spec` asks for. A connection is open to an address that the guard of its time
     /// admitted: another guard, another road.
     pub(super) fn leads_to(&self, spec: &HttpRequest, was: &HttpRequest, anvil: &Anvil) -> bool {
-        (&spec.host, spec.port, spec.version, &spec.tls) == (&was.host, was.port, was.version, &was.tls)
-            && *self.dialer.route() == spec.route
+        let same_trust = match (&*self.tls.borrow(), &spec.tls) {
+            (Some(tls), Some(next)) => tls.secures_as(next),
+            (None, None) => true,
+            _ => false,
+        };
+        (&spec.host, spec.port, spec.version) == (&was.host, was.port, was.version)
+            && same_trust
+            && self.dialer.follows(&spec.route)
             && *self.dialer.guard() == *anvil.guard
     }
 
-    pub(super) fn adapt(&self, max_idle: usize, policy: PoolPolicy) {
-        self.idle.adapt(max_idle, policy);
+    /// Takes over from `spec`, to which this road leads, what holds for connections from now on.
+    pub(super) fn adapt(&self, spec: &HttpRequest, max_idle: usize) {
+        if self.dialer.adapt(&spec.route)
+            && let Some(waiting) = self.renewing.take()
+        {
+            // For the time that was right before. The next request has somebody take its place.
+            waiting.abort();
+        }
+        let mut tls = self.tls.borrow_mut();
+        if *tls != spec.tls {
+            tls.clone_from(&spec.tls);
+        }
+        self.idle.adapt(max_idle, spec.pool);
         self.seats.freed.notify_waiters();
     }
 
@@ -205,7 +223,7 @@ impl Road {
     /// slight overload none would be answered.
     fn patience(&self, now_ns: u64, deadline_ns: u64) -> u64 {
         let half_ns = deadline_ns.saturating_sub(now_ns) / 2;
-        now_ns.saturating_add(half_ns.min(self.dialer.route().connect_timeout.as_nanos() as u64))
+        now_ns.saturating_add(half_ns.min(self.dialer.connect_timeout().as_nanos() as u64))
     }
 
     /// Waits for its turn, or, with that, until a connection may have come free, at most until `until_ns`. Takes part in no
@@ -296,11 +314,17 @@ impl Road {
         opened
     }
 
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.borrow().clone()
+    }
+
     async fn establish(&self, seat: Seat, trace: &Trace, deadline_ns: u64) -> Result<Way, Fault> {
         #[cfg(feature = "http3")]
-        if let (HttpVersion::Http3, Some(tls)) = (self.version, &self.tls) {
+        if self.version == HttpVersion::Http3
+            && let Some(tls) = self.tls()
+        {
             // Boxed: it is larger than all else that a request needs.
-            return Box::pin(self.establish_quic(tls, seat, trace, deadline_ns)).await;
+            return Box::pin(self.establish_quic(&tls, seat, trace, deadline_ns)).await;
         }
         let stream = self.stream(trace, deadline_ns).await?;
         let now_ns = clock::now_ns();
@@ -339,7 +363,7 @@ impl Road {
         let dialled = self.dialer.dial(trace, deadline_ns).await;
         self.heed_change();
         let socket = dialled?;
-        let Some(tls) = &self.tls else { return Ok(Stream::Plain(socket)) };
+        let Some(tls) = self.tls() else { return Ok(Stream::Plain(socket)) };
         trace.enter(Stage::Tls, clock::now_ns());
         let fate = socket.fate();
         fate.close_reason.set(CloseReason::Failed);
@@ -369,8 +393,9 @@ impl Road {
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         }
-        if !self.renewing.replace(true) {
-            tokio::task::spawn_local(renew(Rc::downgrade(self)));
+        let mut renewing = self.renewing.borrow_mut();
+        if renewing.is_none() {
+            *renewing = Some(tokio::task::spawn_local(renew(Rc::downgrade(self))).abort_handle());
         }
     }
 
@@ -403,7 +428,7 @@ async fn sweep(road: Weak<Road>) {
 /// Looks the name up again whenever its addresses are due, for as long as requests use the connections that are kept.
 /// Only those that are opened would learn of a change otherwise, and there may be none for a long time.
 async fn renew(road: Weak<Road>) {
-    // Without end where nothing will ever be due: the flag stays up, and nobody comes again.
+    // Without end where nothing will ever be due: nobody comes again.
     while let Some((road_now, due_ns)) = road.upgrade().and_then(|road| road.dialer.due_ns().map(|due| (road, due))) {
         let now_ns = clock::now_ns();
         if now_ns < due_ns {
@@ -412,7 +437,7 @@ async fn renew(road: Weak<Road>) {
             continue;
         }
         if !road_now.used.replace(false) {
-            road_now.renewing.set(false);
+            road_now.renewing.take();
             return;
         }
         let inquiry = road_now.dialer.inquire();
@@ -431,7 +456,7 @@ async fn preconnect(road: Weak<Road>, count: usize) {
         let Some(road) = road.upgrade() else { return };
         let Some(seat) = road.seat() else { return };
         // No request's deadline is over it, and requests may come to wait for it.
-        let budget = road.dialer.route().connect_timeout;
+        let budget = road.dialer.connect_timeout();
         let (trace, deadline_ns) = (Trace::new(), clock::now_ns().saturating_add(budget.as_nanos() as u64));
         match timeout(budget, road.open(seat, &trace, deadline_ns)).await {
             Ok(Ok(Way::Alone(connection, _))) => {

@@ -92,6 +92,30 @@ fn a_name_is_due_when_its_records_have_expired_or_when_the_refresh_says_so() {
     }
 }
 
+/// Connections that are kept across a change rely on what was found before it.
+#[test]
+fn another_refresh_counts_from_the_latest_answer() {
+    let (dialer, asked_ns) = (dialer(Refresh::Once, Duration::from_secs(5)), clock::now_ns());
+    dialer.learn(Ok(found(&[[10, 0, 0, 1]], asked_ns + 60 * S)), asked_ns).expect("an address");
+    let route = |refresh| {
+        let peer = Peer::Tcp { host: "shop.test".to_owned(), port: 80 };
+        Route { peer, family: Family::Any, refresh, servers: vec![], connect_timeout: Duration::from_secs(1) }
+    };
+    for (refresh, changed, due_s, cached) in [
+        (Refresh::Once, false, None, false),
+        (Refresh::Every(Duration::from_secs(2)), true, Some(2), false),
+        (Refresh::Every(Duration::from_secs(3)), true, Some(3), false),
+        (Refresh::Ttl, true, Some(60), true),
+        (Refresh::Ttl, false, Some(60), true),
+    ] {
+        assert!(dialer.follows(&route(refresh)));
+        assert_eq!(dialer.adapt(&route(refresh)), changed, "{refresh:?}");
+        assert_eq!(dialer.due_ns(), due_s.map(|due_s: u64| asked_ns + due_s * S), "{refresh:?}");
+        assert_eq!(dialer.question().manner.cached, cached, "{refresh:?}");
+    }
+    assert_eq!(dialer.connect_timeout(), Duration::from_secs(1));
+}
+
 #[test]
 fn other_addresses_are_news_once_and_a_failure_is_none() {
     let (dialer, one, two) = (dialer(Refresh::Ttl, Duration::from_secs(5)), [10, 0, 0, 1], [10, 0, 0, 2]);

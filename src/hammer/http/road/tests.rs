@@ -11,15 +11,27 @@ use crate::config::{Sources, load};
 use crate::net::ResolverService;
 use crate::stats::{LedgerWriter, Shape};
 
+/// A request to `url`; `rest` is further lines of TOML.
+fn request(url: &str, rest: &str) -> Arc<HttpRequest> {
+    let text = format!("[targets.a]\nurl = \"{url}\"\nrate = 1\n{rest}\n");
+    let config = load(&Sources { inline: Some(text), ..Sources::default() });
+    Arc::clone(&config.unwrap_or_else(|rejected| panic!("{rejected}")).targets["a"].http)
+}
+
+fn anvil() -> Anvil {
+    let ledger = LedgerWriter::new(Shape::new(3, &[])).1;
+    Anvil { ledger, resolver: ResolverService::new().1, guard: Arc::default() }
+}
+
+/// A request to a listener, with so many connections at most.
+fn narrow(listener: &TcpListener, max_connections: usize) -> Arc<HttpRequest> {
+    let address = listener.local_addr().expect("an address");
+    request(&format!("http://{address}/"), &format!("pool.max_connections = {max_connections}"))
+}
+
 /// A road to a listener, with one connection at most.
 fn narrow_road(listener: &TcpListener) -> Rc<Road> {
-    let address = listener.local_addr().expect("an address");
-    let text = format!("[targets.a]\nurl = \"http://{address}/\"\nrate = 1\npool.max_connections = 1\n");
-    let config = load(&Sources { inline: Some(text), ..Sources::default() }).expect("a configuration");
-    let spec = &config.targets["a"].http;
-    let ledger = LedgerWriter::new(Shape::new(3, &[])).1;
-    let anvil = Anvil { ledger, resolver: ResolverService::new().1, guard: Arc::default() };
-    Road::new(spec, &anvil, 1)
+    Road::new(&narrow(listener, 1), &anvil(), 1)
 }
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -85,8 +97,7 @@ async fn more_places_are_for_those_who_wait_and_a_new_connection_may_be_an_old_o
             let traces = [const { Trace::new() }; 3];
             let mut waiting: Vec<_> = traces.iter().map(|trace| Box::pin(road.way(trace, u64::MAX, false))).collect();
             assert!(waiting.iter_mut().all(|way| poll(way.as_mut()).is_pending()));
-            let policy = PoolPolicy { max_connections: Some(4), ..road.idle.policy() };
-            road.adapt(4, policy);
+            road.adapt(&narrow(&listener, 4), 4);
             let mut opened = Vec::new();
             for way in waiting {
                 opened.push(way.await);
@@ -94,4 +105,51 @@ async fn more_places_are_for_those_who_wait_and_a_new_connection_may_be_an_old_o
             assert!(opened.iter().all(|way| matches!(way, Ok(Way::Alone(_, false)))), "a connection for each");
         })
         .await;
+}
+
+/// How long things may take is no part of where a connection leads, nor is what only new ones see.
+#[test]
+fn only_what_changes_where_a_connection_leads_or_whom_it_trusts_is_another_road() {
+    const URL: &str = "https://shop.test/";
+    const USUAL: &str = "dns.refresh = \"once\"\nhttp_version = \"1.1\"\n";
+    let was = request(URL, USUAL);
+    let (anvil, ca) = (anvil(), rcgen::generate_simple_self_signed(vec!["ca".to_owned()]).expect("a certificate"));
+    let road = Road::new(&was, &anvil, 1);
+    let directory = tempfile::tempdir().expect("a directory");
+    let ca_file = directory.path().join("ca.pem");
+    std::fs::write(&ca_file, ca.cert.pem()).expect("a file");
+    let trusts_ca = format!("tls.ca_file = {:?}", ca_file.to_str().expect("UTF-8"));
+    for (rest, same) in [
+        ("pool.connect_timeout = \"1s\"", true),
+        ("tls.handshake_timeout = \"1s\"", true),
+        ("tls.resumption = false", true),
+        ("timeout = \"20s\"", true),
+        ("method = \"HEAD\"", true),
+        ("pool.max_age = \"1m\"", true),
+        (trusts_ca.as_str(), false),
+        ("tls.insecure_skip_verify = true", false),
+        ("tls.min_version = \"1.3\"", false),
+        ("tls.server_name = \"other.test\"", false),
+        ("dns.family = \"ipv4\"", false),
+        ("dns.servers = [\"127.0.0.1\"]", false),
+        ("connect_to = \"127.0.0.1:1\"", false),
+    ] {
+        // An address has no name to look up.
+        let usual = if rest.starts_with("connect_to") { "http_version = \"1.1\"\n" } else { USUAL };
+        assert_eq!(road.leads_to(&request(URL, &format!("{usual}{rest}")), &was, &anvil), same, "{rest}");
+    }
+    for other in ["https://shop.test:8443/", "https://other.test/", "http://shop.test/"] {
+        assert!(!road.leads_to(&request(other, USUAL), &was, &anvil), "{other}");
+    }
+    assert!(road.leads_to(&request(URL, "dns.refresh = \"9s\"\nhttp_version = \"1.1\""), &was, &anvil));
+    assert!(!road.leads_to(&request(URL, "dns.refresh = \"once\""), &was, &anvil), "another HTTP");
+
+    road.adapt(&request(URL, &format!("{USUAL}pool.connect_timeout = \"1s\"\ntls.handshake_timeout = \"2s\"")), 1);
+    let handshake_timeout = road.tls().map(|tls| tls.spec().handshake_timeout);
+    assert_eq!(road.dialer.connect_timeout(), Duration::from_secs(1));
+    assert_eq!(handshake_timeout, Some(Duration::from_secs(2)));
+    // With the same configuration it keeps the sessions that it may resume.
+    let (secured, same) = (road.tls(), request(URL, &format!("{USUAL}tls.handshake_timeout = \"2s\"")));
+    road.adapt(&same, 1);
+    assert!(Option::zip(secured, road.tls()).is_some_and(|(was, is)| Arc::ptr_eq(&was, &is)));
 }
