@@ -24,7 +24,8 @@ COPY Cargo.toml Cargo.lock ./
 # Empty sources stand for ours; cargo wants to see every target that Cargo.toml names. What they were built to is removed: the
 # real ones may be older.
 RUN --mount=type=cache,target=/cargo/registry,sharing=locked \
-    mkdir src benches && touch src/lib.rs benches/micro.rs benches/side_by_side.rs && echo 'fn main() {}' >src/main.rs \
+    mkdir src benches && touch benches/micro.rs benches/side_by_side.rs \
+    && printf '//! Empty.\n' >src/lib.rs && printf '//! Empty.\nfn main() {}\n' >src/main.rs \
     && target="$(rustc --print host-tuple)" \
     && cargo build --locked --release --bin hammerd --target "$target" --features "$FEATURES" \
     && cargo clean --locked --release --package hammerd --target "$target" \
