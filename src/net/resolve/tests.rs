@@ -184,6 +184,7 @@ async fn one_family_is_asked_for_alone() {
 #[tokio::test]
 async fn a_family_that_stays_silent_holds_up_the_other_once() {
     let (script, rig) = (Script::start().await, Rig::start(PATIENT));
+    assert_eq!(rig.ask("nx-mute.test", &of(&script)).await, Err(Reason::DnsNotFound), "there is nothing to wait for");
     for (label, address) in [("yes-mute", four()), ("mute-yes", six())] {
         for cached in [true, false] {
             let manner = Manner { cached, ..of(&script) };
