@@ -114,7 +114,8 @@ pub(super) async fn greet(address: SocketAddr, tls: &Tls, ledger: &Arc<Ledger>) 
             }
         }
     }
-    let close_reason = Cell::new(CloseReason::Failed);
+    // Until it is secured, whoever waits for that may be cut off.
+    let close_reason = Cell::new(CloseReason::Canceled);
     let line = Rc::new(Line { address: address.ip(), close_reason, datagrams });
     let open = Open::new(Arc::clone(ledger), Rc::clone(&line));
     Ok(Answered { connecting, line, open, handshake_timeout: tls.spec().handshake_timeout })
@@ -138,8 +139,12 @@ impl Answered {
         let secured = tokio::select! {
             biased;
             secured = timeout(handshake_timeout, connecting) => secured,
-            error = line.unreachable() => return Err(Fault::new(Reason::Reset, error)),
+            error = line.unreachable() => {
+                line.close_reason.set(CloseReason::Failed);
+                return Err(Fault::new(Reason::Reset, error));
+            }
         };
+        line.close_reason.set(CloseReason::Failed);
         match secured {
             Ok(Ok(connection)) => {
                 line.close_reason.set(CloseReason::Peer);

@@ -10,6 +10,7 @@ mod verifier;
 use std::cell::OnceCell;
 use std::fmt;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use self::verifier::Verifier;
 use super::{Fault, Socket};
 use crate::clock;
 use crate::outcome::{Reason, labels};
+use crate::stats::CloseReason;
 
 /// How long sessions are resumed before the peer has to show its certificate again.
 const MAX_RESUMED_NS: u64 = 3_600_000_000_000;
@@ -171,10 +173,19 @@ impl Tls {
 
     /// Secures a connection.
     pub async fn handshake(&self, socket: Socket) -> Result<TlsStream<Socket>, Fault> {
-        let connector = TlsConnector::from(self.config(clock::now_ns()));
-        match timeout(self.spec.handshake_timeout, connector.connect(self.name.clone(), socket)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(Fault::new(reason_of_io(&error), error)),
+        let (connector, fate) = (TlsConnector::from(self.config(clock::now_ns())), socket.fate());
+        // Until it is over, whoever waits for it may be cut off.
+        fate.close_reason.set(CloseReason::Canceled);
+        // One that fails gives the socket back, so that its end is counted as what it is.
+        let mut connecting = pin!(connector.connect(self.name.clone(), socket).into_fallible());
+        let connected = timeout(self.spec.handshake_timeout, &mut connecting).await;
+        fate.close_reason.set(CloseReason::Failed);
+        match connected {
+            Ok(Ok(stream)) => {
+                fate.close_reason.set(CloseReason::Peer);
+                Ok(stream)
+            }
+            Ok(Err((error, _closed_now))) => Err(Fault::new(reason_of_io(&error), error)),
             Err(_) => {
                 let text = format!("no TLS handshake within {:?}", self.spec.handshake_timeout);
                 Err(Fault::new(Reason::TlsTimeout, text))

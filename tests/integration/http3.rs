@@ -55,6 +55,11 @@ pub(crate) fn closed(scrape: &Scrape, reason: &str) -> f64 {
     scrape.value("hammerd_connections_closed_total", &[("target", "a"), ("reason", reason)])
 }
 
+/// Why connections of a target were closed.
+pub(crate) fn closed_for(scrape: &Scrape, target: &str) -> Vec<String> {
+    crate::pool::closed(scrape, target).into_keys().collect()
+}
+
 pub(crate) fn phase_count(scrape: &Scrape, phase: &str) -> f64 {
     scrape.sum("hammerd_request_phase_seconds_count", &[("target", "a"), ("phase", phase)])
 }
@@ -176,10 +181,11 @@ fn connect_to_changes_the_way_and_not_the_names() {
     let trust = Trust::new();
     let caddy = CaddyHttp3::start(trust.authority.server(&["service.test", "other.test"]));
     let there = format!("{}connect_to = \"{}\"\n", trust.lines(), caddy.address());
+    let anyone = there.replace(&trust.lines(), "http_version = \"3\"\ntls.insecure_skip_verify = true\n");
     let config = target("a", "https://service.test/a", "10/s", &there)
         + &target("named", "https://service.test/named", "10/s", &format!("{there}tls.server_name = \"other.test\"\n"))
         + &target("wrong", "https://wrong.test/", "10/s", &there)
-        + &target("anyone", "https://wrong.test/anyone", "10/s", &format!("{there}tls.insecure_skip_verify = true\n"));
+        + &target("anyone", "https://wrong.test/anyone", "10/s", &anyone);
     let daemon = Daemon::start(&config);
     for (name, asked) in [("a", "service.test"), ("named", "other.test"), ("anyone", "wrong.test")] {
         let scrape = daemon.scrape_after(name, 5.0);
@@ -250,8 +256,8 @@ fn a_closed_port_is_connect_refused_at_once() {
 fn a_port_that_never_answers_is_connect_timeout() {
     let (trust, silent) = (Trust::new(), UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let url = format!("https://{}/", silent.local_addr().expect("its address"));
-    let config = target("a", &url, "10/s", &format!("{}pool.connect_timeout = \"200ms\"\n", trust.lines()))
-        + &target("short", &url, "10/s", &format!("{}timeout = \"200ms\"\n", trust.lines()));
+    let config = target("a", &url, "10/s", &format!("{}pool.connect_timeout = \"1s\"\n", trust.lines()))
+        + &target("short", &url, "10/s", &format!("{}timeout = \"1s\"\n", trust.lines()));
     let daemon = Daemon::start(&config);
     for name in ["a", "short"] {
         let scrape = daemon.scrape_after(name, 10.0);
@@ -273,11 +279,16 @@ fn a_port_that_answers_nonsense_is_tls_timeout() {
             let _ = echo.send_to(b"who is there?", client);
         }
     });
-    let rest = format!("{}tls.handshake_timeout = \"200ms\"\n", trust.lines());
-    let daemon = Daemon::start(&target("a", &url, "10/s", &rest));
-    let scrape = daemon.scrape_after("a", 10.0);
-    assert_only_failure(&scrape, "a", "tls_timeout");
-    assert!(opened(&scrape) >= 1.0 && closed(&scrape, "failed") >= 1.0, "{}", scrape.summary());
+    let rest = |budget: &str| format!("{}{budget} = \"1s\"\n", trust.lines());
+    let config =
+        target("a", &url, "10/s", &rest("tls.handshake_timeout")) + &target("short", &url, "10/s", &rest("timeout"));
+    let daemon = Daemon::start(&config);
+    // The one has failed; the other was cut off before it could.
+    for (name, end) in [("a", "failed"), ("short", "canceled")] {
+        let scrape = daemon.scrape_after(name, 10.0);
+        assert_only_failure(&scrape, name, "tls_timeout");
+        assert_eq!(closed_for(&scrape, name), [end], "{}", scrape.summary());
+    }
 }
 
 /// Row 3.
@@ -429,7 +440,7 @@ fn connections_are_opened_beforehand_and_closed_when_they_idle() {
 fn a_frozen_server_is_timeouts_and_good_again_on_a_new_connection() {
     let trust = Trust::new();
     let caddy = trust.caddy();
-    let rest = format!("{}timeout = \"300ms\"\n", trust.lines());
+    let rest = format!("{}timeout = \"1s\"\n", trust.lines());
     let daemon = Daemon::start(&target("a", &caddy.url("/"), "20/s", &rest));
     daemon.scrape_after("a", 5.0);
     caddy.freeze();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, failures, responses};
-use crate::http3::{Trust, assert_same_count, closed, open, opened};
+use crate::http3::{Trust, assert_same_count, closed, closed_for, open, opened};
 use crate::support::quic::{
     Answer, INTERNAL_ERROR, NO_ERROR, QuicOrigin, REQUEST_CANCELLED, REQUEST_REJECTED, Request, Step, data, farewell,
     frame, head,
@@ -162,7 +162,7 @@ fn endless_heads_and_bodies_cost_no_memory() {
         Answer::of([Step::Send(head(200, None)), Step::Forever(data(&[b'x'; 8192]), Duration::ZERO)])
     });
     let heads = origin(&trust, |_| Answer::of([Step::Forever(head(103, None).repeat(5000), Duration::ZERO)]));
-    let rest = format!("{}timeout = \"500ms\"\n", trust.lines());
+    let rest = format!("{}timeout = \"1s\"\n", trust.lines());
     let config = format!("[limits]\nmax_body = \"4MiB\"\n{}", target("a", &body.url("/"), "5/s", &rest))
         + &target("heads", &heads.url("/"), "5/s", &rest);
     let daemon = Daemon::start(&config);
@@ -289,6 +289,19 @@ fn a_server_that_allows_few_requests_at_once_gets_more_connections_and_every_req
     assert_same_count(&mut daemon, || origin.requests().len());
 }
 
+/// A connection on which no request was allowed is cut off with the request that it was opened for.
+#[test]
+fn a_server_that_allows_no_request_is_timeout_response_and_its_connections_are_cut_off() {
+    let trust = Trust::new();
+    let certificate = trust.authority.server(&["127.0.0.1"]);
+    let origin = QuicOrigin::builder(certificate).max_requests_at_once(0).start(|_| Answer::ok("ok"));
+    let daemon = Daemon::start(&target("a", &origin.url("/"), "10/s", &format!("{}timeout = \"1s\"\n", trust.lines())));
+    let scrape = daemon.scrape_after("a", 10.0);
+    assert_only_failure(&scrape, "a", "timeout_response");
+    assert_eq!(closed_for(&scrape, "a"), ["canceled"], "{}", scrape.summary());
+    assert!(origin.requests().is_empty());
+}
+
 /// A request that is given up is called off, and the server told so, in both directions; its connection stays.
 #[test]
 fn a_request_past_its_deadline_is_called_off_on_its_stream_alone() {
@@ -297,9 +310,10 @@ fn a_request_past_its_deadline_is_called_off_on_its_stream_alone() {
         3 => Answer::of([Step::Send(head(200, None)), Step::Forever(data(b"x"), TICK)]),
         _ => Answer::ok("ok"),
     });
-    let rest = format!("{}timeout = \"300ms\"\n", trust.lines());
+    let rest = format!("{}timeout = \"2s\"\n", trust.lines());
     let daemon = Daemon::start(&target("a", &origin.url("/"), "20/s", &rest));
-    let scrape = daemon.scrape_after("a", 30.0);
+    daemon.scrape_when("a failure", |scrape| !failures(scrape, "a").is_empty());
+    let scrape = daemon.scrape_after("a", 50.0);
     assert_eq!(failures(&scrape, "a"), HashMap::from([("timeout_body".to_owned(), 1)]));
     assert_eq!((opened(&scrape), open(&scrape)), (1.0, 1.0));
 }
@@ -311,7 +325,7 @@ fn a_body_that_is_cut_off_is_not_taken_for_a_whole_one() {
     let origin =
         QuicOrigin::builder(trust.authority.server(&["127.0.0.1"])).receives_slowly().start(|_| Answer::ok("ok"));
     let body = "x".repeat(4 << 20);
-    let rest = format!("{}method = \"POST\"\nbody = \"{body}\"\ntimeout = \"300ms\"\n", trust.lines());
+    let rest = format!("{}method = \"POST\"\nbody = \"{body}\"\ntimeout = \"2s\"\n", trust.lines());
     let daemon = Daemon::start(&target("a", &origin.url("/"), "5/s", &rest));
     assert_only_failure(&daemon.scrape_after("a", 3.0), "a", "timeout_response");
     wait_until("a request at the server", PATIENCE, || !origin.requests().is_empty());

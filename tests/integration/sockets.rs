@@ -56,6 +56,30 @@ fn a_socket_that_is_missing_or_abandoned_is_connect_refused_until_somebody_liste
     }
 }
 
+/// Row 5: on this machine, too, they leave some for scrapes.
+#[test]
+fn connections_to_a_socket_leave_descriptors_for_scrapes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("silent");
+    // The kernel accepts for it, and nobody answers.
+    let _listener = UnixListener::bind(&path).expect("a socket");
+    let rest = format!("connect_to = \"unix:{}\"\nmax_in_flight = 200\ntimeout = \"10m\"", path.display());
+    let daemon = Daemon::builder(&target("a", "http://service.test/", "200/s", &rest))
+        .wrapped(&["prlimit", "--nofile=48:48"])
+        .start();
+    let scrape = daemon.scrape_when("descriptors that are used up", |scrape| {
+        failures(scrape, "a").get("local_fds").is_some_and(|&count| count >= 100)
+    });
+    assert_only_failure(&scrape, "a", "local_fds");
+    assert_logged_sparingly(&daemon, &scrape, "a", "local_fds");
+    // A quarter is left; of that, a socket that is being refused and the scrapes may hold a few.
+    let taken = daemon.open_descriptors();
+    assert!((36..=40).contains(&taken), "{taken} of 48 descriptors are in use");
+    for _ in 0..20 {
+        daemon.scrape();
+    }
+}
+
 /// Neither name is looked up, and both are kept.
 #[test]
 fn connect_to_changes_the_way_and_not_the_names() {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::faults::{assert_logged_sparingly, assert_only_failure, assert_recover, failures, responses};
 use crate::pool::closed;
 use crate::support::frames::{Frames, REFUSED, Request, Script, stream_of};
-use crate::support::{Daemon, Scrape, target, wait_for};
+use crate::support::{Daemon, PATIENCE, Scrape, target, wait_for};
 
 const H2: &str = "http_version = \"2\"\n";
 /// Ten requests at once, every second.
@@ -233,12 +233,13 @@ fn broken_answers() -> [Broken; 15] {
 /// Rows 15 to 19 and 22, over HTTP/2.
 #[test]
 fn every_broken_answer_over_http2_has_its_one_reason_until_it_is_whole() {
-    const TIMEOUT: Duration = Duration::from_millis(500);
+    const TIMEOUT: Duration = Duration::from_secs(1);
     let cases: Vec<_> =
         broken_answers().into_iter().map(|(name, reason, script)| (name, reason, Frames::start(script))).collect();
     let mut config = "[limits]\nmax_body = \"256KiB\"\n".to_owned();
-    for (name, _, server) in &cases {
-        config.push_str(&target(name, &server.url(), "10/s", &format!("{H2}timeout = \"500ms\"")));
+    for (name, reason, server) in &cases {
+        let timeout = if reason.starts_with("timeout") { "1s" } else { "20s" };
+        config.push_str(&target(name, &server.url(), "10/s", &format!("{H2}timeout = \"{timeout}\"")));
     }
     let daemon = Daemon::start(&config);
     let failed = daemon.scrape_when("ten failures of every target", |scrape| {
@@ -252,6 +253,10 @@ fn every_broken_answer_over_http2_has_its_one_reason_until_it_is_whole() {
     assert!(wrong.is_empty(), "target, expected reason, failures by reason: {wrong:#?}");
     for (name, reason, _) in &cases {
         assert_logged_sparingly(&daemon, &failed, name, reason);
+    }
+    // Who ends it, and whether for a fault of the peer's.
+    for (name, end) in [("garbage", "failed"), ("calmed", "peer"), ("ended", "peer"), ("cut", "peer")] {
+        assert_eq!(closed(&failed, name).into_keys().collect::<Vec<_>>(), [end], "{name}");
     }
     // What goes wrong with one request costs nobody else his.
     for name in ["long", "reset", "reset-in-body", "short", "blamed"] {
@@ -299,8 +304,11 @@ fn a_dead_path_is_found_out_inside_a_body_and_before_the_first_word() {
         let latency = failed.histogram("hammerd_request_latency_seconds", &[("target", name), ("outcome", "failed")]);
         assert!(latency.sum / latency.count < 30.0, "{name}: {latency:?}: not the request's own timeout");
     }
-    let of_greeting: Vec<String> = closed(&failed, "greeting").into_keys().collect();
-    assert_eq!(of_greeting, ["failed"], "{}", failed.summary());
+    for (name, _) in reasons {
+        let ends: Vec<String> = closed(&failed, name).into_keys().collect();
+        assert_eq!(ends, ["failed"], "{name}: {}", failed.summary());
+    }
+    assert_eq!(daemon.log_with(&["greeting", "no HTTP/2 settings within 5s"]).len(), 1, "{:?}", daemon.log_lines());
 
     let healed = Frames::start(answer);
     in_body.set_script(answer);
@@ -310,4 +318,26 @@ fn a_dead_path_is_found_out_inside_a_body_and_before_the_first_word() {
         let all = reasons.iter().all(|(name, _)| responses(&scrape, name, "200") >= 5.0);
         if all { Ok(()) } else { Err(scrape.summary()) }
     });
+}
+
+/// Row 28: who allows no request is told from who says nothing.
+#[test]
+fn a_server_that_allows_no_request_is_timeout_response_until_it_allows_some() {
+    let server = Frames::allowing(0, answer);
+    let config = |server: &Frames| target("a", &server.url(), "5/s", &format!("{H2}timeout = \"1m\""));
+    let daemon = Daemon::start(&config(&server));
+    let failed = daemon.scrape_when("a failure", |scrape| !failures(scrape, "a").is_empty());
+    assert_only_failure(&failed, "a", "timeout_response");
+    let cause = "no request allowed within 5s (HTTP/2 SETTINGS_MAX_CONCURRENT_STREAMS = 0)";
+    wait_for("its cause in the log", PATIENCE, || match daemon.log_with(&["timeout_response", cause]).len() {
+        1.. => Ok(()),
+        0 => Err(format!("{:?}", daemon.log_lines())),
+    });
+    assert_eq!(closed(&failed, "a").into_keys().collect::<Vec<_>>(), ["failed"], "{}", failed.summary());
+    assert_eq!(server.requests(), []);
+
+    let generous = Frames::start(answer);
+    assert!(daemon.reload_with(&config(&generous)));
+    let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= 5.0);
+    assert_only_failure(&healed, "a", "timeout_response");
 }

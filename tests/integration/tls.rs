@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::faults::{assert_logged_sparingly, assert_only_failure, assert_recover, failures, responses};
+use crate::pool::closed;
 use crate::support::certificates::{Authority, Certificate, EXPIRED, NOT_YET_VALID, VALID, seconds};
 use crate::support::nginx::{LogEntry, Nginx};
 use crate::support::{Daemon, PATIENCE, Scrape, target, wait_until};
@@ -285,6 +286,9 @@ fn a_silent_handshake_is_tls_timeout_until_the_server_goes_on() {
         assert_eq!(phase_count(&failed, name, "tls"), 0.0, "{name}: only what was completed is counted");
         let latency = failed.histogram("hammerd_request_latency_seconds", &[("target", name), ("outcome", "failed")]);
         assert!(latency.sum < 3.0 * latency.count, "{name}: {latency:?} is far above the timeout");
+        // The one has failed; the other was cut off before it could.
+        let end = if name.starts_with("handshake") { "failed" } else { "canceled" };
+        assert_eq!(closed(&failed, name).into_keys().collect::<Vec<_>>(), [end], "{name}");
     }
     let descriptors = daemon.open_descriptors();
     // At 10/s and a second for each no more than some ten handshakes are under way at a time.

@@ -18,9 +18,9 @@ pub(super) fn of_body(error: hyper::Error) -> Fault {
     Fault::new(classify(&error, Reason::Eof), error)
 }
 
-/// Whether the peer broke the protocol, rather than just went away.
+/// Whether the peer broke the protocol, rather than just went away, or said over HTTP/2 that we did.
 pub(super) fn is_violation(error: &hyper::Error) -> bool {
-    classify(error, Reason::Eof) == Reason::Protocol
+    classify(error, Reason::Eof) == Reason::Protocol && !h2_cause(error).is_some_and(h2::Error::is_remote)
 }
 
 /// Whether the peer says that it never looked at the request (RFC 9113, 8.7): it may be sent again.

@@ -93,9 +93,12 @@ impl Shared {
             let reason = connection.close_reason().map_or(Reason::Protocol, |error| quic_reason(&error));
             Fault::new(reason, text)
         };
+        // Until it may be used, whoever opens it may be cut off.
+        line.close_reason.set(CloseReason::Canceled);
         let mut builder = h3::client::builder();
         let built = builder.max_field_section_size(MAX_HEAD_BYTES).send_grease(false);
         let built = built.build::<_, Opener, Bytes>(Backend::new(Rc::clone(&gate))).await;
+        line.close_reason.set(CloseReason::Peer);
         let (driver, sender) = built.map_err(|error| lost_early(&connection, error.to_string()))?;
         let lost = Rc::new(Cell::new(None));
         let (gone, waiting) = (Rc::clone(&lost), Rc::clone(&seats));
@@ -108,13 +111,15 @@ impl Shared {
             tenure: Tenure::new(now_ns),
             streams: Cell::new(0),
             idle_since_ns: Cell::new(now_ns),
-            end: Cell::new(None),
+            end: Cell::new(Some(CloseReason::Canceled)),
             lost,
             asking: Rc::default(),
             seats,
             _seat: seat,
         });
-        match shared.gate.room().await {
+        let room = shared.gate.room().await;
+        shared.end.set(None);
+        match room {
             Ok(()) => Ok(shared),
             Err(error) => Err(lost_early(&shared.connection, error.to_string())),
         }
@@ -171,7 +176,7 @@ async fn drive(
     tokio::select! {
         biased;
         error = driver.wait_idle() => {
-            if is_violation(&error) || connection.close_reason().is_some_and(|error| quic_reason(&error) == Reason::Protocol) {
+            if is_violation(&error) || matches!(connection.close_reason(), Some(quinn::ConnectionError::TransportError(_))) {
                 line.close_reason.set(CloseReason::Failed);
             }
         }

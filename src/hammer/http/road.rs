@@ -365,14 +365,10 @@ impl Road {
         let socket = dialled?;
         let Some(tls) = self.tls() else { return Ok(Stream::Plain(socket)) };
         trace.enter(Stage::Tls, clock::now_ns());
-        let fate = socket.fate();
-        fate.close_reason.set(CloseReason::Failed);
         let secured = tls.handshake(socket).await;
         // Also of one that was refused.
         self.ledger.wire.certificate_not_after.set(tls.peer_not_after());
-        let stream = secured?;
-        fate.close_reason.set(CloseReason::Peer);
-        Ok(Stream::Secure(Box::new(stream)))
+        Ok(Stream::Secure(Box::new(secured?)))
     }
 
     /// Takes back a connection that could serve another request.

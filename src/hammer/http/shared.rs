@@ -70,15 +70,47 @@ pub(super) struct Stream {
 }
 
 /// Runs what hyper spawns for a connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Tasks(Rc<Reader>);
 
 /// The first task of a connection: the one that owns the socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Reader {
+    fate: Rc<Fate>,
     task: RefCell<Option<AbortHandle>>,
     /// Told when it may have read how many requests the peer allows: hyper tells nobody.
     listener: RefCell<Option<Waker>>,
+    /// Who drives the connection, to be told of its end.
+    driver: RefCell<Option<Waker>>,
+    /// Nothing is read any more, by no doing of ours.
+    ended: Cell<bool>,
+    /// Whoever drives the connection has seen why.
+    explained: Cell<bool>,
+}
+
+impl Reader {
+    fn of(fate: Rc<Fate>) -> Self {
+        let (task, listener, driver) = Default::default();
+        Self { fate, task, listener, driver, ended: Cell::new(false), explained: Cell::new(false) }
+    }
+
+    /// Called at the end, before the socket is closed, and counted: waits for the reason.
+    async fn explain(&self) {
+        /// In a few the driver has its turn, even among many tasks.
+        const TURNS: usize = 100;
+        self.ended.set(true);
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+        for _ in 0..TURNS {
+            if self.explained.get() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        // Nothing was wrong with what came: too little did. A ping was not answered.
+        self.fate.close_reason.set(CloseReason::Failed);
+    }
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
@@ -99,6 +131,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
                 polled
             })
             .await;
+            reader.explain().await;
         });
         *first = Some(spawned.abort_handle());
     }
@@ -107,7 +140,9 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
 impl Shared {
     /// Speaks HTTP/2 on a new connection. Called inside the worker's `LocalSet`.
     pub(super) async fn open(link: Link, seat: Seat, seats: Rc<Seats>, now_ns: u64) -> Result<Rc<Self>, Fault> {
-        let (fate, tasks) = (link.fate(), Tasks::default());
+        let fate = link.fate();
+        let tasks = Tasks(Rc::new(Reader::of(Rc::clone(&fate))));
+        let received_before = fate.received_bytes.get();
         let handshake = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
@@ -147,7 +182,12 @@ impl Shared {
             Ok(Ok(Err(error))) => Err(fault::of_response(error, false)),
             Ok(Err(_)) => Err(Reason::Eof.into()),
             Err(_) => {
-                let text = format!("no HTTP/2 settings within {PING_TIMEOUT:?}");
+                let text = if shared.fate.received_bytes.get() == received_before {
+                    format!("no HTTP/2 settings within {PING_TIMEOUT:?}")
+                } else {
+                    // hyper does not tell settings that allow nothing from none.
+                    format!("no request allowed within {PING_TIMEOUT:?} (HTTP/2 SETTINGS_MAX_CONCURRENT_STREAMS = 0)")
+                };
                 Err(Fault::new(Reason::TimeoutResponse, text))
             }
         }
@@ -196,6 +236,7 @@ async fn drive(
 ) {
     let (mut connection, mut ready) = (pin!(connection), Some(ready));
     let ended = poll_fn(|cx| {
+        reader.driver.borrow_mut().get_or_insert_with(|| cx.waker().clone());
         let ended = connection.as_mut().poll(cx);
         let max = connection.current_max_send_streams();
         if told.max_streams.replace(max) < max {
@@ -215,12 +256,16 @@ async fn drive(
         told.dead.set(error.is_timeout());
         ready.take().map(|ready| ready.send(Err(error)));
     }
+    reader.explained.set(true);
     seats.freed.notify_waiters();
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Does nothing to a connection that is closed, and counted, already.
+        if self.tasks.0.ended.get() {
+            // Not by us.
+            return;
+        }
         self.fate.close_reason.set(self.end.get().unwrap_or(CloseReason::Retired));
         if let Some(task) = self.tasks.0.task.borrow_mut().take() {
             task.abort();
