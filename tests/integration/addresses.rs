@@ -176,7 +176,7 @@ fn an_address_is_blamed_for_its_silence_when_it_had_the_time_to_answer() {
 fn a_link_that_goes_down_is_timeouts_and_new_connections_afterwards() {
     in_linked_networks("a_link_that_goes_down_is_timeouts_and_new_connections_afterwards", |beyond| {
         let origin = beyond.run(|| Origin::start_at(SocketAddr::from((THERE, 0)), |_| Reply::ok("")));
-        let daemon = Daemon::start(&target("a", &origin.url("/"), "20/s", "timeout = \"300ms\""));
+        let daemon = Daemon::start(&target("a", &origin.url("/"), "20/s", "timeout = \"1s\""));
         daemon.scrape_after("a", 10.0);
         let before = origin.connections_opened();
 
@@ -192,7 +192,7 @@ fn a_link_that_goes_down_is_timeouts_and_new_connections_afterwards() {
 
         beyond.set_link("up");
         let good = responses(&scrape, "a", "200");
-        let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 20.0);
+        let healed = daemon.scrape_when("good answers", |scrape| responses(scrape, "a", "200") >= good + 40.0);
         assert!(origin.connections_opened() > before, "the connection was replaced");
         let failed = healed.sum("hammerd_request_failures_total", &[("target", "a")]);
         daemon.scrape_after("a", finished(&healed) + 20.0);

@@ -125,13 +125,15 @@ fn broken_answers() -> Vec<(&'static str, &'static str, Reply)> {
 /// Rows 15 to 19 and 22.
 #[test]
 fn every_broken_answer_has_its_one_reason_and_the_next_good_one_is_good() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
     let cases = broken_answers();
     let replies: HashMap<String, Reply> =
         cases.iter().map(|(name, _, reply)| (format!("/{name}"), reply.clone())).collect();
     let origin = Origin::start(move |request| replies[&request.path].clone());
     let mut config = "[limits]\nmax_body = \"256KiB\"\n".to_owned();
-    for (name, _, _) in &cases {
-        config.push_str(&target(name, &origin.url(&format!("/{name}")), "10/s", "timeout = \"400ms\""));
+    for (name, reason, _) in &cases {
+        let timeout = if reason.starts_with("timeout") { "timeout = \"1s\"" } else { "timeout = \"20s\"" };
+        config.push_str(&target(name, &origin.url(&format!("/{name}")), "10/s", timeout));
     }
     let daemon = Daemon::start(&config);
 
@@ -147,13 +149,14 @@ fn every_broken_answer_has_its_one_reason_and_the_next_good_one_is_good() {
     for (name, reason, _) in &cases {
         assert_logged_sparingly(&daemon, &failed, name, reason);
     }
-    // At most rate x timeout requests of each target are under way, and nothing is kept of the others.
+    // Of the targets that time out rate x timeout requests are under way, of others two or three, and nothing is kept.
+    let slow = cases.iter().filter(|(_, reason, _)| reason.starts_with("timeout")).count();
     let descriptors = daemon.open_descriptors();
-    assert!(descriptors < 40 + cases.len() * 6, "{descriptors} descriptors");
+    assert!(descriptors < 40 + slow * 11 + (cases.len() - slow) * 3, "{descriptors} descriptors");
 
     origin.set_reply(|_| Reply::ok("well again"));
     let names: Vec<_> = cases.iter().map(|(name, ..)| *name).collect();
-    assert_recover(&daemon, &names, 10.0, Duration::from_millis(400));
+    assert_recover(&daemon, &names, 10.0, TIMEOUT);
     // A healthy connection is kept; those that were given up are closed.
     wait_until("end of the abandoned connections", PATIENCE, || origin.connections_open() <= cases.len());
 }
@@ -177,16 +180,16 @@ fn a_closed_port_is_connect_refused_until_it_opens() {
 #[test]
 fn an_address_that_never_answers_is_connect_timeout() {
     let hole = Blackhole::start();
-    let daemon = Daemon::start(&target("a", &hole.url(), "10/s", "timeout = \"300ms\""));
+    let daemon = Daemon::start(&target("a", &hole.url(), "10/s", "timeout = \"1s\""));
     let scrape = daemon.scrape_after("a", 10.0);
     assert_only_failure(&scrape, "a", "connect_timeout");
     let latency = scrape.histogram("hammerd_request_latency_seconds", &[("target", "a"), ("outcome", "failed")]);
-    assert!(latency.sum >= 0.3 * latency.count, "{latency:?}: a timeout takes as long as the timeout");
+    assert!(latency.sum >= latency.count, "{latency:?}: a timeout takes as long as the timeout");
 
     let address = hole.address();
     drop(hole);
     let _healed = Origin::start_at(address, |_| Reply::ok(""));
-    assert_recover(&daemon, &["a"], 10.0, Duration::from_millis(300));
+    assert_recover(&daemon, &["a"], 10.0, Duration::from_secs(1));
 }
 
 /// Row 17: memory does not grow with what a target sends.
@@ -211,7 +214,7 @@ fn a_flood_of_interim_responses_is_not_drunk_up() {
         "/flood" => Reply::raw("").forever(&flood, Duration::ZERO),
         _ => Reply::ok(""),
     });
-    let config = target("flood", &origin.url("/flood"), "5/s", "timeout = \"500ms\"\nmax_in_flight = 1")
+    let config = target("flood", &origin.url("/flood"), "5/s", "timeout = \"1s\"\nmax_in_flight = 1")
         + &target("good", &origin.url("/"), "20/s", "");
     let daemon = Daemon::start(&config);
     let scrape = daemon.scrape_after("flood", 5.0);

@@ -160,7 +160,7 @@ fn name_servers_of_its_own_answer_for_a_target() {
 
 /// A daemon whose requests may take less than a lookup that fails, and have all gone well so far.
 fn start_impatient(dns: &Dns, origin: &Origin) -> Daemon {
-    let daemon = start_with(dns, &at("shop.test", "a", origin, "20/s", &format!("{NO_REUSE}timeout = \"500ms\"")));
+    let daemon = start_with(dns, &at("shop.test", "a", origin, "20/s", &format!("{NO_REUSE}timeout = \"1800ms\"")));
     let scrape = daemon.scrape_after("a", 10.0);
     assert_flawless(&scrape, "a");
     daemon

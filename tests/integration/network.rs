@@ -50,7 +50,7 @@ fn used_up_local_ports_have_a_reason_of_their_own() {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     in_private_network("used_up_local_ports_have_a_reason_of_their_own", &[], || {
         let origin = Origin::start(|_| Reply::silence());
-        let daemon = Daemon::start(&target("a", &origin.url("/"), "50/s", "timeout = \"500ms\""));
+        let daemon = Daemon::start(&target("a", &origin.url("/"), "50/s", "timeout = \"1s\""));
         let range = std::fs::read_to_string(RANGE).expect("the range of local ports");
         std::fs::write(RANGE, "40000 40003").expect("a shorter range");
         let scrape = daemon.scrape_when("ports that are used up", |scrape| {
@@ -59,7 +59,7 @@ fn used_up_local_ports_have_a_reason_of_their_own() {
         assert_logged_sparingly(&daemon, &scrape, "a", "local_ports");
         std::fs::write(RANGE, range).expect("the range as it was");
         origin.set_reply(|_| Reply::ok(""));
-        assert_recover(&daemon, &["a"], 50.0, Duration::from_millis(500));
+        assert_recover(&daemon, &["a"], 50.0, Duration::from_secs(1));
     });
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn assert_rate_holds(daemon: &Daemon, target: &str, rate: f64, apart:
 #[test]
 fn a_target_that_hangs_is_dropped_at_its_limit_and_its_neighbour_does_not_notice() {
     let origin = Origin::start(|request| if request.path == "/hang" { Reply::silence() } else { Reply::ok("") });
-    let hang = target("hang", &origin.url("/hang"), "100/s", "max_in_flight = 5\ntimeout = \"600ms\"");
+    let hang = target("hang", &origin.url("/hang"), "100/s", "max_in_flight = 5\ntimeout = \"1s\"");
     let daemon = Daemon::start(&format!("{BUCKETS}{hang}{}", target("good", &origin.url("/good"), "100/s", "")));
     daemon.scrape_after("hang", 20.0);
     assert_rate_holds(&daemon, "hang", 100.0, Duration::from_secs(1));

@@ -176,9 +176,9 @@ fn a_target_with_other_buckets_counts_anew_and_goes_on_in_step() {
         latency.buckets.into_iter().map(|(bound, _)| bound).collect()
     };
     assert_eq!(bounds(&daemon.scrape_after("a", 15.0)), [0.5, 10.0, f64::INFINITY]);
-    assert!(daemon.reload_with(&config("buckets = [0.25, 0.75]\ntimeout = \"500ms\"\nnative_schema = 0")));
+    assert!(daemon.reload_with(&config("buckets = [0.25, 7.5]\ntimeout = \"5s\"\nnative_schema = 0")));
     let scrape = daemon.scrape_after("a", 15.0);
-    assert_eq!(bounds(&scrape), [0.25, 0.75, f64::INFINITY]);
+    assert_eq!(bounds(&scrape), [0.25, 7.5, f64::INFINITY]);
     let retired = scrape.value("hammerd_retired_requests_total", &[("stage", "finished")]);
 
     let (_, summary) = daemon.stop();

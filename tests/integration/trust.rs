@@ -146,6 +146,34 @@ fn a_key_that_may_not_be_read_is_refused_by_name() {
     assert!(!end.stderr.contains("cert_file"), "the certificate is good: {end:?}");
 }
 
+/// What is old, or has a form that nobody would trust today, is anybody's all the same.
+#[test]
+fn without_verification_certificates_of_any_age_and_form_will_do() {
+    let old = [("v1", include_str!("support/old/x509_v1.pem")), ("rsa", include_str!("support/old/rsa_1024.pem"))];
+    for (form, pem) in old {
+        for protocol in ["TLSv1.2", "TLSv1.3"] {
+            let nginx = Nginx::builder()
+                .certificate(Certificate { cert: pem.to_owned(), key: pem.to_owned() })
+                .directive(&format!("ssl_protocols {protocol}"))
+                .directive("ssl_ciphers DEFAULT@SECLEVEL=0")
+                .start();
+            let careless = "tls = { insecure_skip_verify = true, resumption = false }\npool.max_requests = 3\n";
+            let daemon = Daemon::start(
+                &(target("a", &nginx.https1_url("/"), "40/s", careless)
+                    + &target("careful", &nginx.https1_url("/"), "20/s", "")),
+            );
+            let scrape = daemon.scrape_after("a", 20.0);
+            assert_eq!(failures(&scrape, "a"), HashMap::new(), "{form} over {protocol}");
+            assert!(opened(&scrape) >= 6.0, "{form} over {protocol}: {}", scrape.summary());
+            // The year that both end in.
+            let expiry = scrape.value(EXPIRY, &[("target", "a")]);
+            let accepted = seconds((2126, 1, 1))..seconds((2127, 1, 1));
+            assert!(accepted.contains(&expiry), "{form} over {protocol}: {expiry}");
+            assert_only_failure(&daemon.scrape_after("careful", 5.0), "careful", "tls_certificate");
+        }
+    }
+}
+
 /// Row 45, for the system's own list of authorities.
 #[test]
 fn the_systems_roots_are_read_again_at_a_reload() {
