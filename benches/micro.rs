@@ -11,7 +11,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use hammerd::export::{self, Exports, Format, Vitals};
 use hammerd::outcome::{Outcome, Stage, Trace};
-use hammerd::pace::{self, Phase, Process, Rate, Schedule};
+use hammerd::pace::{self, Phase, Process, Rate, Schedule, Stripe};
 use hammerd::roster::{Roster, TargetInfo};
 use hammerd::stats::{Histogram, HistogramSnapshot, LedgerWriter, Shape};
 use prometheus::TextEncoder;
@@ -75,7 +75,7 @@ fn heap_turn(bencher: Bencher<'_, '_>, targets: u32) {
     let mut pacer = pacer::Pacer::default();
     for index in 0..targets {
         let schedule = Arc::new(even(10_000 / u64::from(targets), index));
-        pacer.add(pacer::Course { schedule, next: 0, stride: 1, end: u64::MAX });
+        pacer.add(pacer::Course::new(schedule, Stripe::WHOLE, 0));
     }
     bencher.bench_local(|| {
         let now_ns = pacer.next_due_ns();

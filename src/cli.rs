@@ -100,6 +100,9 @@ struct RunArgs {
     /// Stop after this time as SIGTERM would
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+    /// Which part of every stream to send: replica INDEX, from 0 on, of COUNT
+    #[arg(long, value_name = "INDEX/COUNT")]
+    shard: Option<String>,
     /// How summaries look; json also follows from --log-format json
     #[arg(long, value_enum, value_name = "FORMAT")]
     output: Option<OutputFormat>,
@@ -162,6 +165,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 fn run(args: RunArgs) -> u8 {
     let mut overrides = Vec::new();
     overrides.extend(args.listen.map(|listen| ("server.listen".to_owned(), listen)));
+    if let Some(shard) = args.shard {
+        let Some((index, count)) = shard.split_once('/') else {
+            complain("--shard: it is INDEX/COUNT, as in 0/3");
+            return exit::USAGE;
+        };
+        overrides.push(("shard.index".to_owned(), index.to_owned()));
+        overrides.push(("shard.count".to_owned(), count.to_owned()));
+    }
     let follows_log = if args.logs.log_format == LogFormat::Json { Output::Json } else { Output::Text };
     let output = args.output.map_or(follows_log, Output::from);
     with_sources(args.sources, overrides, |sources, config, seen| {

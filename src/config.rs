@@ -31,7 +31,7 @@ mod tests;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ use ipnet::IpNet;
 
 use crate::net::{HttpVersion, PoolPolicy, Route, Tls};
 use crate::outcome::labels;
-use crate::pace::{Process, Rate};
+use crate::pace::{Process, Rate, Stripe};
 
 pub use error::Rejected;
 pub use files::{Seen, Stamp};
@@ -66,6 +66,8 @@ pub struct Config {
     pub limits: Limits,
     /// The shape of the histograms.
     pub metrics: Metrics,
+    /// Who shares the streams; `None` when nobody does.
+    pub shard: Option<Shard>,
     /// The streams of requests, by name.
     pub targets: BTreeMap<TargetName, Target>,
 }
@@ -132,6 +134,31 @@ pub struct Metrics {
     pub buckets: Arc<[f64]>,
     /// Resolution of the native buckets: 2^schema of them in each power of two.
     pub native_schema: u8,
+}
+
+/// Which part of every stream this process sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shard {
+    /// Always this one.
+    Fixed {
+        /// Which.
+        stripe: Stripe,
+        /// One that a reload brings holds from a multiple of this on.
+        refresh: Duration,
+    },
+    /// By its place among the replicas.
+    Members(Members),
+}
+
+/// The replicas that share the streams, by a name's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// The name.
+    pub name: String,
+    /// Our own address in the list; `None`: one of the machine's.
+    pub address: Option<IpAddr>,
+    /// How often the list is read.
+    pub refresh: Duration,
 }
 
 labels! {
@@ -206,6 +233,18 @@ pub struct HttpRequest {
     pub secret_connection: bool,
     /// Whether the body holds a secret and is never shown.
     pub secret_body: bool,
+}
+
+// === impl Shard ===
+
+impl Shard {
+    /// The stripe, if it can't change by itself.
+    pub fn fixed_stripe(&self) -> Option<Stripe> {
+        match self {
+            Self::Fixed { stripe, .. } => Some(*stripe),
+            Self::Members(_) => None,
+        }
+    }
 }
 
 // === impl TargetName ===

@@ -27,6 +27,7 @@ use crate::net::{Resolver, ResolverService};
 use crate::notify::Notify;
 use crate::report::{self, Output};
 use crate::roster::RosterView;
+use crate::shard::Seat;
 use crate::signals::{Signal, SignalStream};
 use crate::status::Status;
 use crate::watch::Watcher;
@@ -182,6 +183,7 @@ struct Daemon {
     resolver: Resolver,
     watcher: Watcher,
     fleet: Fleet,
+    seat: Seat,
     vitals: Arc<Vitals>,
     status: Arc<Status>,
     shared: Arc<Shared>,
@@ -196,6 +198,7 @@ impl Daemon {
         tokio::spawn(resolver_service.run());
         let fleet = Fleet::start(&config, resolver.clone()).map_err(DaemonError::Start)?;
         let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
+        let seat = Seat::take(&config, &fleet, &resolver, Arc::clone(&vitals));
         let exports = Exports::new(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
         let status = Arc::new(Status::new(Arc::clone(fleet.roster())));
         let (ask_reload, reloads) = mpsc::channel(MAX_WAITING_RELOADS);
@@ -216,7 +219,7 @@ impl Daemon {
         let mut watcher = Watcher::new();
         let seen = std::mem::take(&mut options.seen);
         watcher.follow(shared.running().following.watch.then_some(seen));
-        Ok(Self { options, signals, resolver, watcher, fleet, vitals, status, shared, admin, reloads })
+        Ok(Self { options, signals, resolver, watcher, fleet, seat, vitals, status, shared, admin, reloads })
     }
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
@@ -247,7 +250,10 @@ impl Daemon {
                     info!("draining: the duration is over");
                     break;
                 }
-                _ = heartbeat.tick() => self.look_around()?,
+                event = self.seat.next() => {
+                    self.seat.handle(event, &mut self.fleet).await.map_err(DaemonError::Worker)?;
+                }
+                _ = heartbeat.tick() => self.look_around().await?,
             }
         }
         let shared = Arc::clone(&self.shared);
@@ -265,8 +271,9 @@ impl Daemon {
         Ok(())
     }
 
-    fn look_around(&self) -> Result<(), DaemonError> {
+    async fn look_around(&mut self) -> Result<(), DaemonError> {
         self.shared.last_round_ns.store(clock::now_ns(), Ordering::Relaxed);
+        self.seat.steer(&mut self.fleet).await.map_err(DaemonError::Worker)?;
         if let Some(show) = &self.options.live {
             show(&self.fleet.roster().read());
         }
@@ -328,6 +335,7 @@ impl Daemon {
         }
         self.resolver.read_files().await;
         let difference = self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
+        self.seat.follow(&config, &mut self.fleet).await.map_err(DaemonError::Worker)?;
         warn_of_descriptors(&config);
         self.shared.set_running(config);
         self.vitals.reload_succeeded();

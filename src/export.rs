@@ -15,6 +15,7 @@ mod format;
 mod process;
 mod protobuf;
 mod samples;
+mod sharing;
 mod sink;
 pub mod text;
 mod vitals;
@@ -23,6 +24,7 @@ pub use collector::FleetCollector;
 pub use exposition::Exposition;
 pub use format::{EncodeError, Format};
 pub use process::ProcessCollector;
+pub use sharing::{Sharing, Standing};
 pub use vitals::{Vitals, VitalsCollector};
 
 use std::sync::Arc;

@@ -3,9 +3,14 @@
 //! Lives on the control thread. Every target is one lane on one worker, or, when it is too fast for that, one lane on each
 //! worker, of which lane w of W sends the arrivals n with n mod W = w. Whatever changes, changes at one instant a little
 //! ahead, from which on all lanes agree; so no arrival is lost or doubled between the old plan and the new one.
+//!
+//! With `[shard]` the process sends a stripe of every stream, and its lanes divide that ([`sharing`]).
+
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +18,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::clock;
-use crate::config::{Config, Engine, Limits, Metrics, Target, TargetName};
+use crate::clock::{self, WallReading};
+use crate::config::{Config, Engine, Limits, Metrics, Shard, Target, TargetName};
 use crate::hammer::http::HttpForge;
-use crate::load::{Arm, Command, Course, LaneChange, LaneId, LaneSpec, Peers, Tempo, Tuning, Worker};
+use crate::load::{Arm, Command, Course, LaneChange, LaneId, LaneSpec, Peers, Tempo, Tuning, Turn, Worker};
 use crate::net::{Guard, Resolver};
-use crate::pace::{PhaseBook, Process, Rate, Schedule};
+use crate::pace::{PhaseBook, Process, Rate, Schedule, Stripe, Timeline};
 use crate::roster::{Roster, TargetInfo};
 use crate::stats::{LedgerWriter, Shape, WorkerStats};
+use sharing::Sharing;
 
 /// A target at a higher rate than this is striped over all workers; also what `auto` plans for one worker.
 const MAX_RATE_PER_WORKER: f64 = 25_000.0;
@@ -65,6 +71,8 @@ pub struct Fleet {
     phases: PhaseBook,
     /// Phases count from here.
     epoch_ns: u64,
+    /// Our part of every stream; `None` when nobody shares them.
+    sharing: Option<Sharing>,
     /// When the latest change takes effect. The next one comes later, or lanes that this one ends would still send what
     /// the next one gives to others.
     changed_ns: u64,
@@ -101,12 +109,21 @@ struct Member {
     target: Target,
     schedule: Arc<Schedule>,
     /// Its place among equal targets, as long as it has the rate that it took it for.
-    place: Option<(Rate, Process, u32)>,
+    place: Option<Place>,
     lanes: Vec<(LaneId, usize)>,
 }
 
+/// A place in the [`PhaseBook`], and the group that it is in.
+type Place = (Rate, Process, u32);
+
 /// Changes for each worker, collected before they are sent.
 struct Batch(Vec<Vec<LaneChange>>);
+
+impl Batch {
+    fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Vec::new()).collect())
+    }
+}
 
 impl Fleet {
     /// Starts the workers, and no target yet.
@@ -126,6 +143,10 @@ impl Fleet {
             tuning,
             phases: PhaseBook::default(),
             epoch_ns: clock::now_ns(),
+            sharing: config.shard.as_ref().map(|shard| {
+                let timeline = Timeline::ahead_by(WallReading::take().ahead_by_ns);
+                Sharing::new(timeline, shard.fixed_stripe())
+            }),
             changed_ns: 0,
             next_lane: 0,
             planned: vec![0.0; count],
@@ -165,7 +186,7 @@ impl Fleet {
         let guard_changed = guard != self.guard;
         self.guard = guard;
 
-        let mut batch = Batch(self.workers.iter().map(|_| Vec::new()).collect());
+        let mut batch = Batch::new(self.workers.len());
         let mut difference = Difference::default();
         let gone: Vec<TargetName> =
             self.members.keys().filter(|name| !config.targets.contains_key(*name)).cloned().collect();
@@ -173,9 +194,7 @@ impl Fleet {
             self.remove(name, config.shutdown.grace, &mut batch);
             difference.removed += 1;
         }
-        let lead_ns = LEAD_NS + LEAD_PER_LANE_NS * (config.targets.len() + gone.len()) as u64;
-        let at_ns = (clock::now_ns() + lead_ns).max(self.changed_ns + 1);
-        self.changed_ns = at_ns;
+        let at_ns = self.instant_of_change(config.targets.len() + gone.len());
         for (name, target) in &config.targets {
             match self.members.get(name) {
                 None => {
@@ -191,6 +210,13 @@ impl Fleet {
         }
         self.send(batch).await?;
         Ok(difference)
+    }
+
+    /// When a change of so many targets takes effect.
+    fn instant_of_change(&mut self, targets: usize) -> u64 {
+        let lead_ns = LEAD_NS + LEAD_PER_LANE_NS * targets as u64;
+        self.changed_ns = (clock::now_ns() + lead_ns).max(self.changed_ns + 1);
+        self.changed_ns
     }
 
     /// Ends all arrivals, and waits until no request is in flight, at most for `grace`; true when that was enough.
@@ -224,33 +250,49 @@ impl Fleet {
     }
 
     fn add(&mut self, name: &TargetName, target: &Target, at_ns: u64, batch: &mut Batch) {
-        let (index, phase) = self.phases.take(target.rate, target.process);
-        let schedule = Arc::new(Schedule::new(target.rate, target.process, phase, self.epoch_ns, at_ns));
+        let (schedule, place) = self.schedule(name, target, at_ns);
         self.describe(name, target);
-        let place = Some((target.rate, target.process, index));
         let member = Member { target: target.clone(), schedule, place, lanes: Vec::new() };
-        self.enlane(name, member, 0, batch);
+        self.enlane(name, member, 0, at_ns, batch);
     }
 
-    /// Gives a target its lanes, which send its arrivals from number `first` on.
-    fn enlane(&mut self, name: &TargetName, mut member: Member, first: u64, batch: &mut Batch) {
+    /// The schedule of a target from `start_ns` on, and its place among equal ones, which only those have that are not
+    /// shared: on a shared grid the name alone decides the phase.
+    fn schedule(&mut self, name: &TargetName, target: &Target, start_ns: u64) -> (Arc<Schedule>, Option<Place>) {
+        let (rate, process) = (target.rate, target.process);
+        if let Some(sharing) = &self.sharing {
+            return (Arc::new(sharing.schedule(name.as_str(), rate, process)), None);
+        }
+        let (index, phase) = self.phases.take(rate, process);
+        (Arc::new(Schedule::new(rate, process, phase, self.epoch_ns, start_ns)), Some((rate, process, index)))
+    }
+
+    /// What lane `part` of `parts` sends: of a stream of our own what has number `first` or a higher one, of one that is
+    /// shared what is due after `at_ns`.
+    fn course(&self, schedule: &Arc<Schedule>, first: u64, at_ns: u64, part: usize, parts: usize) -> Course {
+        let (part, parts) = (part as u64, NonZeroU64::new(parts as u64).unwrap_or(NonZeroU64::MIN));
+        match &self.sharing {
+            Some(sharing) => sharing.course(schedule, at_ns, part, parts),
+            None => Course::new(Arc::clone(schedule), Stripe::WHOLE.part(part, parts), first),
+        }
+    }
+
+    /// Gives a target its lanes; see [`course`](Self::course) for what they send.
+    fn enlane(&mut self, name: &TargetName, mut member: Member, first: u64, at_ns: u64, batch: &mut Batch) {
         let label: Arc<str> = name.as_ref().into();
         let workers = self.placement(&member.target);
-        let stride = workers.len() as u64;
         for (part, &worker) in workers.iter().enumerate() {
             let (ledger, readable) = LedgerWriter::new(self.shape(&member.target.metrics));
             self.roster.enlist(&label, readable);
             let id = LaneId(self.next_lane);
             self.next_lane += 1;
-            self.planned[worker] += member.target.rate.as_per_second() / stride as f64;
+            self.planned[worker] += self.own_rate(&member.target) / workers.len() as f64;
             member.lanes.push((id, worker));
-            // The first number from `first` on that this part sends.
-            let next = first + (part as u64 + stride - first % stride) % stride;
             batch.0[worker].push(LaneChange::Add(Box::new(LaneSpec {
                 id,
                 target: Arc::clone(&label),
                 ledger,
-                course: Course { schedule: Arc::clone(&member.schedule), next, stride, end: u64::MAX },
+                course: self.course(&member.schedule, first, at_ns, part, workers.len()),
                 tempo: tempo(&member.target, workers.len(), part),
                 arm: arm(&member.target),
                 resolver: self.resolver.clone(),
@@ -269,42 +311,44 @@ impl Fleet {
         }
         self.describe(name, target);
         let (old, rate_changed) = (member.target.clone(), member.target.rate != target.rate);
+        let process_changed = member.target.process != target.process;
         let stripes_change = self.stripes(target) != member.lanes.len();
-        if rate_changed {
+        if rate_changed || process_changed {
             self.give_up_place(&mut member);
         }
         member.target = target.clone();
-        if old.process != target.process {
-            self.give_up_place(&mut member);
-            let end = member.schedule.owed(at_ns);
-            self.retire_lanes(&mut member, &old, end, None, batch);
-            let (index, phase) = self.phases.take(target.rate, target.process);
-            member.place = Some((target.rate, target.process, index));
-            let start_ns = at_ns + 1;
-            member.schedule = Arc::new(Schedule::new(target.rate, target.process, phase, self.epoch_ns, start_ns));
-            self.enlane(name, member, 0, batch);
+        let shared = self.sharing.is_some();
+        if process_changed && !shared {
+            self.retire_lanes(&mut member, &old, at_ns, None, batch);
+            (member.schedule, member.place) = self.schedule(name, target, at_ns + 1);
+            self.enlane(name, member, 0, at_ns, batch);
             return;
         }
-        if rate_changed {
+        if shared && (rate_changed || process_changed) {
+            (member.schedule, _) = self.schedule(name, target, at_ns);
+        } else if rate_changed {
             member.schedule = Arc::new(member.schedule.with_rate_from(at_ns, target.rate));
         }
         if stripes_change || reshaped {
             // Both rates agree on everything up to here.
             let end = member.schedule.owed(at_ns);
-            self.retire_lanes(&mut member, &old, end, None, batch);
-            self.enlane(name, member, end, batch);
+            self.retire_lanes(&mut member, &old, at_ns, None, batch);
+            self.enlane(name, member, end, at_ns, batch);
             return;
         }
         let rearmed = old.http != target.http || old.max_in_flight != target.max_in_flight || guard_changed;
+        let parts = member.lanes.len();
         for (part, &(id, worker)) in member.lanes.iter().enumerate() {
-            let share = member.lanes.len() as f64;
-            self.planned[worker] += (target.rate.as_per_second() - old.rate.as_per_second()) / share;
-            batch.0[worker].push(LaneChange::Update {
-                id,
-                schedule: rate_changed.then(|| Arc::clone(&member.schedule)),
-                tempo: tempo(target, member.lanes.len(), part),
-                arm: rearmed.then(|| (arm(target), Arc::clone(&self.guard))),
+            self.planned[worker] += (self.own_rate(target) - self.own_rate(&old)) / parts as f64;
+            let turn = (rate_changed || process_changed).then(|| {
+                if shared {
+                    Turn::Course { at_ns, course: self.course(&member.schedule, 0, at_ns, part, parts) }
+                } else {
+                    Turn::Schedule(Arc::clone(&member.schedule))
+                }
             });
+            let arm = rearmed.then(|| (arm(target), Arc::clone(&self.guard)));
+            batch.0[worker].push(LaneChange::Update { id, turn, tempo: tempo(target, parts, part), arm });
         }
         self.members.insert(name.clone(), member);
     }
@@ -317,19 +361,20 @@ impl Fleet {
         self.roster.retire(name.as_ref());
     }
 
-    /// Ends the lanes before arrival `end`; requests in flight have `grace` to finish, or until their own deadlines.
+    /// Ends the lanes with what is due at `at_ns`, or, with 0, at once; requests in flight have `grace` to finish, or until
+    /// their own deadlines.
     fn retire_lanes(
         &mut self,
         member: &mut Member,
         target: &Target,
-        end: u64,
+        at_ns: u64,
         grace: Option<Duration>,
         batch: &mut Batch,
     ) {
-        let share = member.lanes.len() as f64;
+        let share = self.own_rate(target) / member.lanes.len() as f64;
         for (id, worker) in member.lanes.drain(..) {
-            self.planned[worker] -= target.rate.as_per_second() / share;
-            batch.0[worker].push(LaneChange::Retire { id, end, grace });
+            self.planned[worker] -= share;
+            batch.0[worker].push(LaneChange::Retire { id, at_ns, grace });
         }
     }
 
@@ -343,17 +388,25 @@ impl Fleet {
         if target.http.tls.as_ref().is_some_and(|tls| tls.spec().insecure_skip_verify) {
             warn!(target = name.as_str(), "its certificate is not checked (insecure_skip_verify): it may be anybody's");
         }
-        let info = TargetInfo {
+        self.roster.describe(&name.as_ref().into(), self.info(target));
+    }
+
+    fn info(&self, target: &Target) -> TargetInfo {
+        TargetInfo {
             protocol: if target.http.tls.is_some() { "https" } else { "http" },
             authority: authority(target),
             insecure: target.http.tls.as_ref().map(|tls| tls.spec().insecure_skip_verify),
             labels: target.labels.clone(),
-            rate_per_second: target.rate.as_per_second(),
+            rate_per_second: self.stripe().map_or(0.0, |stripe| target.rate.as_per_second() / stripe.count() as f64),
             max_in_flight: target.max_in_flight,
             shape: self.shape(&target.metrics),
             since_ns: clock::now_ns(),
-        };
-        self.roster.describe(&name.as_ref().into(), info);
+        }
+    }
+
+    /// What this process will send of a target's rate, per second; the whole, while nothing is ours.
+    fn own_rate(&self, target: &Target) -> f64 {
+        target.rate.as_per_second() / self.latest_stripe().map_or(1, Stripe::count) as f64
     }
 
     /// The shape of a target's histograms: one for all that have the usual one.
@@ -367,7 +420,7 @@ impl Fleet {
 
     /// How many lanes a target needs.
     fn stripes(&self, target: &Target) -> usize {
-        let too_fast = target.rate.as_per_second() > MAX_RATE_PER_WORKER;
+        let too_fast = self.own_rate(target) > MAX_RATE_PER_WORKER;
         if too_fast { self.workers.len().min(target.max_in_flight) } else { 1 }
     }
 
@@ -431,6 +484,9 @@ pub fn worker_count(config: &Config) -> usize {
         return workers.get();
     }
     let planned: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
+    // How many replicas a list of members has can change at any time, to one as well.
+    let replicas = config.shard.as_ref().and_then(Shard::fixed_stripe).map_or(1, Stripe::count);
+    let planned = planned / replicas as f64;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     ((planned / MAX_RATE_PER_WORKER).ceil() as usize).clamp(1, processors)
 }

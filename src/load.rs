@@ -12,4 +12,4 @@ mod worker;
 
 pub use lane::{Arm, Armed, LaneId, LaneSpec, Tempo};
 pub use pacer::Course;
-pub use worker::{Command, LaneChange, Peers, Tuning, Worker};
+pub use worker::{Command, LaneChange, Peers, Tuning, Turn, Worker};

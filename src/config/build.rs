@@ -2,6 +2,7 @@
 
 mod connection;
 mod headers;
+mod shard;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub(super) fn config(root: &Root, files: &mut Files, origins: &Origins, mistakes
     check_ceilings(root, origins, mistakes);
     check_networks(root, mistakes);
     check_unheard(root, origins, mistakes);
+    let shard = shard::shard(root.shard.value()?, mistakes);
     Some(Config {
         following: following(root.config.value()?)?,
         server: server(root.server.value()?)?,
@@ -40,6 +42,7 @@ pub(super) fn config(root: &Root, files: &mut Files, origins: &Origins, mistakes
         engine: engine(root.engine.value()?)?,
         limits: limits(root.limits.value()?)?,
         metrics: metrics(root.metrics.value()?)?,
+        shard: shard.ok()?,
         targets: targets?,
     })
 }

@@ -3,6 +3,7 @@
 mod connection;
 mod number;
 mod request;
+mod shard;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -20,6 +21,7 @@ pub(super) use connection::{
 };
 pub(super) use number::{Count, MAX_SIZE, Size, Span, display_duration, display_size};
 pub(super) use request::{Body, HeaderFiles, Headers, IdHeader, Labels, Method, Url, header_value};
+pub(super) use shard::{Address, Members};
 
 /// A kind of value.
 pub(super) trait Kind {

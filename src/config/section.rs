@@ -8,9 +8,9 @@ use serde_json::{Value as Json, json};
 use super::TargetName;
 use super::error::{Mistakes, Place, join, quote};
 use super::kind::{
-    Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord, IdHeader, Kind,
-    Labels, Listen, Method, Networks, Process, RateText, RefreshText, ServerName, Servers, Size, Span, Statuses,
-    TlsVersionWord, TraceparentWord, Url, Workers,
+    Address, Body, Buckets, ConnectTo, Count, FamilyWord, FilePath, Flag, HeaderFiles, Headers, HttpVersionWord,
+    IdHeader, Kind, Labels, Listen, Members, Method, Networks, Process, RateText, RefreshText, ServerName, Servers,
+    Size, Span, Statuses, TlsVersionWord, TraceparentWord, Url, Workers,
 };
 use super::node::{Node, Shape, Table};
 
@@ -100,6 +100,8 @@ section! {
         limits: Nested<Limits>,
         /// The shape of the latency histograms.
         metrics: Nested<Metrics>,
+        /// Replicas that share every stream: each sends its part, and all together are one even stream.
+        shard: Nested<Shard>,
         /// What holds for every target that does not say otherwise. Headers and labels are merged name by name.
         defaults: Nested<Target>,
         /// The streams of requests, by name.
@@ -175,6 +177,24 @@ section! {
         buckets: Buckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
         /// Resolution of the native histograms: `2^native_schema` buckets in each power of two.
         native_schema: Count<0, 6> = 3,
+    }
+}
+
+section! {
+    /// Replicas that share every stream: each sends its part, and all together are one even stream.
+    Shard {
+        /// Which replica this is, from 0 on: it sends the arrivals k with `k mod count = index`.
+        index: Count<0, 65_535>,
+        /// How many replicas there are.
+        count: Count<1, 65_536>,
+        /// In place of index and count: a name whose A or AAAA records are the replicas, such as that of a headless
+        /// service. Its place in the sorted list is a replica's index.
+        members: Members,
+        /// Our own address in that list; found among those of the machine when not set.
+        address: Address,
+        /// How often the list is read. It holds, and so does an index that a reload brings, from a multiple of this on: at
+        /// the same instant in all replicas.
+        refresh: Span<1_000_000, 3_600_000_000> = "5s",
     }
 }
 
@@ -325,6 +345,7 @@ pub(super) fn built_in(layer: usize) -> Table {
         ("engine".to_owned(), defaults::<Engine>(layer)),
         ("limits".to_owned(), defaults::<Limits>(layer)),
         ("metrics".to_owned(), defaults::<Metrics>(layer)),
+        ("shard".to_owned(), defaults::<Shard>(layer)),
         ("defaults".to_owned(), target),
     ])
 }

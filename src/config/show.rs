@@ -7,7 +7,7 @@ use http::header::HOST;
 use super::futile::does_something;
 use super::kind::{display_duration, display_size};
 use super::rates::{display_total, total};
-use super::{Config, HttpRequest, Limits, Metrics, Target, TargetName, url};
+use super::{Config, HttpRequest, Limits, Metrics, Shard, Target, TargetName, url};
 use crate::net::{Peer, Refresh};
 use crate::pace::Process;
 
@@ -45,7 +45,22 @@ pub fn plan(config: &Config) -> String {
     let count = config.targets.len();
     let targets = if count == 1 { "target" } else { "targets" };
     let rate = display_total(total(config.targets.values().map(|target| target.rate)));
-    text + &format!("\n{count} {targets}, {rate} in total, at most {in_flight} requests in flight\n")
+    let whole = format!("\n{count} {targets}, {rate} in total, at most {in_flight} requests in flight\n");
+    text + &whole + &part(config.shard.as_ref())
+}
+
+/// What of all that this process does, when it is not everything.
+fn part(shard: Option<&Shard>) -> String {
+    match shard {
+        None => String::new(),
+        Some(Shard::Fixed { stripe, .. }) => {
+            let (index, count) = (stripe.index(), stripe.count());
+            format!("of which this replica, number {index} of {count} counted from 0, sends 1/{count}\n")
+        }
+        Some(Shard::Members(members)) => {
+            format!("of which this replica sends its part among the addresses of {}\n", members.name)
+        }
+    }
 }
 
 /// What differs between two configurations and can't change while the process runs: a message for each.
@@ -57,6 +72,7 @@ pub fn frozen_differences(running: &Config, next: &Config) -> Vec<String> {
             ("engine.workers", config.engine.workers.map_or_else(|| "auto".to_owned(), |count| count.to_string())),
             ("metrics.buckets", format!("{:?}", config.metrics.buckets)),
             ("metrics.native_schema", config.metrics.native_schema.to_string()),
+            ("shard", sharing(config.shard.as_ref()).to_owned()),
         ]
     };
     let pairs = frozen(running).into_iter().zip(frozen(next));
@@ -64,6 +80,15 @@ pub fn frozen_differences(running: &Config, next: &Config) -> Vec<String> {
         .filter(|((_, was), (_, is))| was != is)
         .map(|((key, was), (_, is))| format!("{key}: can't change from {was} to {is} while running; restart hammerd"))
         .collect()
+}
+
+/// How the streams are shared.
+fn sharing(shard: Option<&Shard>) -> &'static str {
+    match shard {
+        None => "none",
+        Some(Shard::Fixed { .. }) => "index and count",
+        Some(Shard::Members(_)) => "members",
+    }
 }
 
 fn listen(config: &Config) -> String {
@@ -130,10 +155,31 @@ pub fn redacted(config: &Config) -> String {
     limits(&mut toml, &config.limits);
     toml.section(&["metrics"]);
     metrics(&mut toml, &config.metrics);
+    if let Some(shard) = &config.shard {
+        toml.section(&["shard"]);
+        self::shard(&mut toml, shard);
+    }
     for (name, value) in &config.targets {
         target(&mut toml, name, value, &config.metrics);
     }
     toml.0
+}
+
+fn shard(toml: &mut Toml, shard: &Shard) {
+    match shard {
+        Shard::Fixed { stripe, refresh } => {
+            toml.bare("index", &stripe.index());
+            toml.bare("count", &stripe.count());
+            toml.text("refresh", &display_duration(*refresh));
+        }
+        Shard::Members(members) => {
+            toml.text("members", &members.name);
+            if let Some(address) = members.address {
+                toml.text("address", &address.to_string());
+            }
+            toml.text("refresh", &display_duration(members.refresh));
+        }
+    }
 }
 
 fn limits(toml: &mut Toml, limits: &Limits) {

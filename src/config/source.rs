@@ -255,6 +255,7 @@ fn flag_name(path: &[&str]) -> String {
     match path {
         [.., "headers", name] => format!("--header {}", join("", name)),
         [.., "url"] => "URL".to_owned(),
+        ["shard", _] => "--shard".to_owned(),
         [.., name] => format!("--{}", name.replace('_', "-")),
         [] => String::new(),
     }

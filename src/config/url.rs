@@ -102,6 +102,11 @@ fn split_port(authority: &str) -> Result<(&str, Option<u16>), UrlError> {
     Ok((host, port))
 }
 
+/// Whether a text is a host name and no address.
+pub(super) fn is_name(text: &str) -> bool {
+    is_host(text) && !text.starts_with('[') && text.parse::<Ipv4Addr>().is_err()
+}
+
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();

@@ -86,6 +86,18 @@ catalogue! {
         "1, with what this binary was built from.";
     WORKERS = GAUGE "hammerd_workers" []
         "Worker threads.";
+    SHARD_INDEX = GAUGE "hammerd_shard_index" []
+        "Which stripe of every stream this process sends, from 0 on; no series while it sends none.";
+    SHARD_COUNT = GAUGE "hammerd_shard_count" []
+        "How many replicas share the streams: 1 when nobody does, 0 when that is not known.";
+    SHARD_STANDING = GAUGE "hammerd_shard_standing" ["standing"]
+        "1 for how this process came to its part of the streams, 0 for the other ways.";
+    SHARD_CHANGES = COUNTER "hammerd_shard_changes_total" []
+        "Changes of the part of the streams that took effect.";
+    SHARD_LOOKUPS = COUNTER "hammerd_shard_lookups_total" ["result"]
+        "Rounds in which the list of members was asked for, by result.";
+    SHARD_CLOCK = GAUGE "hammerd_shard_clock_offset_seconds" []
+        "How far the wall clock is ahead of the grid that shared arrivals lie on, which follows it slowly.";
     LOG_LINES_LOST = COUNTER "hammerd_log_lines_lost_total" []
         "Log lines that could not be written because the log pipe was full or closed.";
 }

@@ -1,7 +1,7 @@
 //! What the daemon tells of itself: its build, its configuration, its log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 
 use super::catalogue as c;
 use super::families::{Families, describe};
+use super::sharing::{self, Sharing};
 use super::sink::Sink;
 
 /// Written by the control thread, read at scrapes.
@@ -17,6 +18,7 @@ pub struct Vitals {
     reload_success_ms: AtomicU64,
     reloads_succeeded: AtomicU64,
     reloads_failed: AtomicU64,
+    sharing: Mutex<Sharing>,
     log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -28,6 +30,7 @@ impl Vitals {
             reload_success_ms: AtomicU64::new(0),
             reloads_succeeded: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            sharing: Mutex::default(),
             log_lines_lost,
         };
         vitals.stamp();
@@ -47,6 +50,12 @@ impl Vitals {
         self.reloads_failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Something is new about our part of the streams.
+    pub fn update_sharing(&self, update: impl FnOnce(&mut Sharing)) {
+        // Whoever panicked with it left numbers, and each of them is one.
+        update(&mut self.sharing.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn stamp(&self) {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.reload_success_ms.store(since_epoch.as_millis() as u64, Ordering::Relaxed);
@@ -62,7 +71,8 @@ pub struct VitalsCollector {
 impl VitalsCollector {
     /// A collector that reads `vitals`.
     pub fn new(vitals: Arc<Vitals>) -> prometheus::Result<Self> {
-        let metrics = [c::RELOAD_SUCCESSFUL, c::RELOAD_SUCCESS_TIME, c::RELOADS, c::BUILD_INFO, c::LOG_LINES_LOST];
+        let own = [c::RELOAD_SUCCESSFUL, c::RELOAD_SUCCESS_TIME, c::RELOADS, c::BUILD_INFO, c::LOG_LINES_LOST];
+        let metrics = [own.as_slice(), &sharing::METRICS].concat();
         Ok(Self { vitals, descs: describe(&metrics)? })
     }
 }
@@ -85,6 +95,7 @@ impl Collector for VitalsCollector {
         families.value(&["failure"], load(&vitals.reloads_failed));
         families.family(c::BUILD_INFO);
         families.value(&[env!("CARGO_PKG_VERSION"), env!("HAMMERD_REVISION"), env!("HAMMERD_RUSTC")], 1.0);
+        vitals.update_sharing(|sharing| sharing::write(sharing, &mut families));
         families.family(c::LOG_LINES_LOST);
         families.value(&[], (vitals.log_lines_lost)() as f64);
         families.build()

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::pace::Schedule;
+use crate::pace::{Schedule, Stripe};
 
 /// A place in the worker's table of lanes.
 pub(super) type Slot = usize;
 
-/// What a lane sends: every `stride`-th arrival of a schedule, from `next` on.
+/// What a lane sends: every `stride`-th arrival of a schedule, from `next` on; then, perhaps, those of another course.
 #[derive(Debug, Clone)]
 pub struct Course {
     /// When arrivals are due.
@@ -22,9 +22,80 @@ pub struct Course {
     pub stride: u64,
     /// The lane sends no arrival with this number or a higher one.
     pub end: u64,
+    /// What it sends after that. Its arrivals are due no earlier than those of this one.
+    pub then: Option<Box<Course>>,
 }
 
 impl Course {
+    /// A stripe of the arrivals numbered from `first` on.
+    pub fn new(schedule: Arc<Schedule>, stripe: Stripe, first: u64) -> Self {
+        Self { schedule, next: stripe.first_from(first), stride: stripe.count(), end: u64::MAX, then: None }
+    }
+
+    /// Goes on as another course for what is due after `at_ns`.
+    pub(crate) fn follow(&mut self, at_ns: u64, mut course: Self) {
+        course.begin_after(at_ns);
+        self.end_at(at_ns);
+        self.append(course);
+    }
+
+    /// Takes the next arrival if it has a lower number than `end`.
+    #[cfg(test)]
+    pub(crate) fn take_below(&mut self, end: u64) -> Option<u64> {
+        let number = self.next;
+        (number < self.end.min(end)).then(|| {
+            self.advance();
+            number
+        })
+    }
+
+    /// The next arrival has been taken.
+    fn advance(&mut self) {
+        self.next += self.stride;
+        self.settle();
+    }
+
+    /// Leaves out what is due after `at_ns`, here and in what comes then.
+    fn end_at(&mut self, at_ns: u64) {
+        self.end = self.end.min(self.schedule.owed(at_ns));
+        if let Some(then) = &mut self.then {
+            then.end_at(at_ns);
+        }
+        self.settle();
+    }
+
+    /// Leaves out what is due at `at_ns` or before, here and in what comes then.
+    fn begin_after(&mut self, at_ns: u64) {
+        if let Some(then) = &mut self.then {
+            then.begin_after(at_ns);
+        }
+        self.skip_until(at_ns);
+    }
+
+    /// Puts another course behind the last one.
+    fn append(&mut self, course: Self) {
+        match &mut self.then {
+            Some(then) => then.append(course),
+            None => self.then = Some(Box::new(course)),
+        }
+        self.settle();
+    }
+
+    /// No arrival any more.
+    fn stop(&mut self) {
+        self.end = self.next;
+        self.then = None;
+    }
+
+    /// Goes on with the next course that has arrivals, if this one has none left.
+    fn settle(&mut self) {
+        while self.next >= self.end
+            && let Some(then) = self.then.take()
+        {
+            *self = *then;
+        }
+    }
+
     /// When the next arrival is due; `u64::MAX` for never.
     fn due_ns(&self) -> u64 {
         if self.next >= self.end { u64::MAX } else { self.schedule.due(self.next) }
@@ -35,6 +106,7 @@ impl Course {
         let owed = self.schedule.owed(horizon_ns).min(self.end);
         let count = owed.saturating_sub(self.next).div_ceil(self.stride);
         self.next += count * self.stride;
+        self.settle();
         count
     }
 }
@@ -73,7 +145,8 @@ impl Pacer {
     }
 
     /// Adds a lane.
-    pub(super) fn add(&mut self, course: Course) -> Slot {
+    pub(super) fn add(&mut self, mut course: Course) -> Slot {
+        course.settle();
         let due_ns = course.due_ns();
         let slot = self.courses.insert(course);
         self.enter(slot, due_ns);
@@ -89,10 +162,22 @@ impl Pacer {
         }
     }
 
-    /// Ends a lane's arrivals before number `end`.
-    pub(super) fn end_at(&mut self, slot: Slot, end: u64) {
-        if let Some(course) = self.courses.get_mut(slot) {
-            course.end = course.end.min(end);
+    /// Follows another course for what is due after `at_ns`.
+    pub(super) fn follow(&mut self, slot: Slot, at_ns: u64, course: Course) {
+        if let Some(before) = self.courses.get_mut(slot) {
+            before.follow(at_ns, course);
+            let due_ns = before.due_ns();
+            self.enter(slot, due_ns);
+        }
+    }
+
+    /// Ends a lane's arrivals with those due at `at_ns`, or, with 0, at once.
+    pub(super) fn end_at(&mut self, slot: Slot, at_ns: u64) {
+        let Some(course) = self.courses.get_mut(slot) else { return };
+        if at_ns == 0 {
+            course.stop();
+        } else {
+            course.end_at(at_ns);
         }
     }
 
@@ -110,7 +195,7 @@ impl Pacer {
     pub(super) fn stop(&mut self) {
         self.heap.clear();
         for (_, course) in &mut self.courses {
-            course.end = course.next;
+            course.stop();
         }
     }
 
@@ -134,7 +219,7 @@ impl Pacer {
             let release = if due_ns < late_ns {
                 Release::Late { slot, count: course.skip_until(late_ns - 1) }
             } else {
-                course.next += course.stride;
+                course.advance();
                 Release::Due { slot, due_ns }
             };
             let next_due_ns = course.due_ns();
@@ -162,7 +247,7 @@ mod tests {
     }
 
     fn course(per_second: u64) -> Course {
-        Course { schedule: schedule(per_second), next: 0, stride: 1, end: u64::MAX }
+        Course::new(schedule(per_second), Stripe::WHOLE, 0)
     }
 
     fn drain(pacer: &mut Pacer, now_ns: u64, late_ns: u64) -> Vec<Release> {
@@ -196,7 +281,7 @@ mod tests {
     fn stripes_share_a_schedule_without_a_gap_or_a_double() {
         let mut pacer = Pacer::default();
         for offset in 0..3 {
-            pacer.add(Course { next: offset, stride: 3, ..course(1000) });
+            pacer.add(Course::new(schedule(1000), Stripe::new(offset, 3).expect("a stripe"), 0));
         }
         let mut times: Vec<u64> = drain(&mut pacer, 500 * MS, 0)
             .into_iter()
@@ -227,9 +312,36 @@ mod tests {
         assert_eq!(drain(&mut pacer, 700 * MS, 0), [due(slot, 550 * MS), due(slot, 650 * MS)]);
         // Back to slow: the entry at 750 ms is stale, nothing is sent at it.
         pacer.reschedule(slot, schedule(1));
-        pacer.end_at(slot, 4);
+        pacer.end_at(slot, 3999 * MS);
         assert_eq!(drain(&mut pacer, 5000 * MS, 0), [due(slot, 3000 * MS)]);
         assert!(pacer.is_over(slot));
+    }
+
+    #[test]
+    fn a_course_that_follows_begins_where_the_one_before_ends() {
+        let stripe = |index, first| Course::new(schedule(1000), Stripe::new(index, 2).expect("a stripe"), first);
+        let mut pacer = Pacer::default();
+        let slot = pacer.add(stripe(0, 0));
+        assert_eq!(drain(&mut pacer, 2 * MS, 0), [due(slot, 0), due(slot, 2 * MS)]);
+        // Twice before the first has begun: the second replaces it.
+        pacer.follow(slot, 5 * MS, stripe(1, 0));
+        let mut both = Course { end: 9, ..Course::new(schedule(1000), Stripe::WHOLE, 0) };
+        both.then = Some(Box::new(stripe(1, 9)));
+        pacer.follow(slot, 5 * MS, both);
+        let dues: Vec<_> = [4, 6, 7, 8, 9, 11, 13].map(|at| due(slot, at * MS)).into();
+        assert_eq!(drain(&mut pacer, 14 * MS, 0), dues);
+        assert!(!pacer.is_over(slot));
+        pacer.end_at(slot, 0);
+        assert!(pacer.is_over(slot));
+    }
+
+    #[test]
+    fn late_arrivals_are_counted_course_by_course() {
+        let mut pacer = Pacer::default();
+        let slot = pacer.add(course(1000));
+        pacer.follow(slot, 99 * MS, course(100));
+        let late = |count| Release::Late { slot, count };
+        assert_eq!(drain(&mut pacer, 205 * MS, 195 * MS), [late(100), late(10), due(slot, 200 * MS)]);
     }
 
     #[test]

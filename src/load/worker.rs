@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use super::deadline::Deadlines;
 use super::lane::{Arm, Lane, LaneId, LaneSpec, Tempo};
-use super::pacer::{Pacer, Release, Slot};
+use super::pacer::{Course, Pacer, Release, Slot};
 use super::wake::Wake;
 use crate::clock;
 use crate::net::Guard;
@@ -60,22 +60,35 @@ pub enum LaneChange {
     Update {
         /// Which.
         id: LaneId,
-        /// A schedule that agrees with the one before on what was sent already.
-        schedule: Option<Arc<Schedule>>,
+        /// When its arrivals are due from now on, if that changes.
+        turn: Option<Turn>,
         /// New bounds.
         tempo: Tempo,
         /// A new hammer, and who judges its addresses.
         arm: Option<(Arc<dyn Arm>, Arc<Guard>)>,
     },
-    /// A lane ends before arrival `end`, and leaves when its last request has finished.
+    /// A lane ends with what is due at an instant, and leaves when its last request has finished.
     Retire {
         /// Which.
         id: LaneId,
-        /// 0 for at once.
-        end: u64,
+        /// The instant; 0 for at once.
+        at_ns: u64,
         /// After this, requests still in flight are cut off: the target is gone. `None` leaves them to their own
         /// deadlines: the target goes on in other lanes.
         grace: Option<Duration>,
+    },
+}
+
+/// How the arrivals of a lane go on.
+pub enum Turn {
+    /// By a schedule that agrees with the one before on what was sent already.
+    Schedule(Arc<Schedule>),
+    /// By a course of its own for what is due after an instant.
+    Course {
+        /// The instant; now, when that has passed.
+        at_ns: u64,
+        /// Its arrivals.
+        course: Course,
     },
 }
 
@@ -225,24 +238,29 @@ impl Station {
                 debug_assert_eq!(at, slot, "both tables are filled and emptied together");
                 self.slots.borrow_mut().insert(id, slot);
             }
-            LaneChange::Update { id, schedule, tempo, arm } => {
+            LaneChange::Update { id, turn, tempo, arm } => {
                 let Some(lane) = self.lane(id) else { return };
                 lane.tempo.set(tempo);
                 if let Some((arm, guard)) = arm {
                     lane.rearm(&*arm, guard);
                 }
-                if let Some(schedule) = schedule {
-                    self.pacer.borrow_mut().reschedule(lane.slot, schedule);
+                match turn {
+                    None => {}
+                    Some(Turn::Schedule(schedule)) => self.pacer.borrow_mut().reschedule(lane.slot, schedule),
+                    Some(Turn::Course { at_ns, course }) => {
+                        let at_ns = at_ns.max(clock::now_ns());
+                        self.pacer.borrow_mut().follow(lane.slot, at_ns, course);
+                    }
                 }
             }
-            LaneChange::Retire { id, end, grace } => {
+            LaneChange::Retire { id, at_ns, grace } => {
                 let Some(lane) = self.lane(id) else { return };
                 self.slots.borrow_mut().remove(&id);
                 lane.retiring.set(true);
                 if grace.is_some() {
                     self.close_tally(&lane);
                 }
-                self.pacer.borrow_mut().end_at(lane.slot, end);
+                self.pacer.borrow_mut().end_at(lane.slot, at_ns);
                 if !self.bury_if_over(&lane)
                     && let Some(grace) = grace
                 {
@@ -364,10 +382,9 @@ impl Station {
 mod tests {
     use super::*;
     use crate::hammer::{Answer, Anvil, Forge, Hammer};
-    use crate::load::Course;
     use crate::net::{Fault, ResolverService};
     use crate::outcome::Trace;
-    use crate::pace::{Phase, Process, Rate};
+    use crate::pace::{Phase, Process, Rate, Stripe};
     use crate::stats::{LedgerWriter, Shape};
 
     struct Idle;
@@ -395,7 +412,7 @@ mod tests {
             id: LaneId(id),
             target: "a".into(),
             ledger: LedgerWriter::new(Shape::new(3, &[])).0,
-            course: Course { schedule: Arc::new(schedule), next: 0, stride: 1, end: u64::MAX },
+            course: Course::new(Arc::new(schedule), Stripe::WHOLE, 0),
             tempo: Tempo { timeout: Duration::from_secs(1), max_in_flight: 0 },
             arm: Arc::new(IdleForge),
             resolver: ResolverService::new().1,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::super::section::{self, Root, Section};
-use super::super::{Metrics, frozen_differences, plan, redacted, schema};
+use super::super::{Members, Metrics, Shard, frozen_differences, plan, redacted, schema};
 use super::*;
-use crate::pace::{Process, Rate};
+use crate::pace::{Process, Rate, Stripe};
 
 #[test]
 fn what_nobody_sets_has_the_documented_value() {
@@ -331,14 +331,44 @@ fn what_cannot_change_live_is_named() {
     next.metrics.buckets = [1.0].into();
     next.metrics.native_schema = 4;
     next.server.lifecycle = true;
+    next.shard = accept(&inline(format!("{ONE_TARGET}\n[shard]\nindex = 0\ncount = 1\n"))).shard;
     let differences = frozen_differences(&running, &next);
     assert_eq!(
         differences[0],
         "server.listen: can't change from 127.0.0.1:9955 to 127.0.0.1:9956 while running; restart hammerd"
     );
     let keys: Vec<_> = differences.iter().filter_map(|text| text.split(':').next()).collect();
-    let want = ["server.listen", "server.lifecycle", "engine.workers", "metrics.buckets", "metrics.native_schema"];
+    let want =
+        ["server.listen", "server.lifecycle", "engine.workers", "metrics.buckets", "metrics.native_schema", "shard"];
     assert_eq!(keys, want);
+    let mut other = next.clone();
+    other.shard = accept(&inline(format!("{ONE_TARGET}\n[shard]\nindex = 1\ncount = 3\n"))).shard;
+    assert_eq!(frozen_differences(&next, &other), [""; 0]);
+}
+
+#[test]
+fn a_shard_is_an_index_and_a_count_or_a_list_to_be_found_in() {
+    let shard = |env: &[(&str, &str)], overrides: &[(&str, &str)]| {
+        accept(&Sources { env: pairs(env), overrides: pairs(overrides), ..inline(ONE_TARGET) }).shard
+    };
+    let refresh = Duration::from_secs(5);
+    let fixed = |index, count| Some(Shard::Fixed { stripe: Stripe::new(index, count).expect("a stripe"), refresh });
+    let pod = [("HAMMERD__SHARD__INDEX", "2"), ("HAMMERD__SHARD__COUNT", "5")];
+    assert_eq!(shard(&[], &[]), None);
+    assert_eq!(shard(&pod, &[]), fixed(2, 5));
+    assert_eq!(shard(&pod, &[("shard.index", "0"), ("shard.count", "3")]), fixed(0, 3));
+    let list = [("HAMMERD__SHARD__MEMBERS", "peers.shop.svc."), ("HAMMERD__SHARD__ADDRESS", "fd00::7")];
+    let (name, address) = ("peers.shop.svc.".to_owned(), "fd00::7".parse().ok());
+    assert_eq!(shard(&list, &[]), Some(Shard::Members(Members { name, address, refresh })));
+    let shown = accept(&Sources { env: pairs(&list), ..inline(ONE_TARGET) });
+    assert_eq!(accept(&inline(redacted(&shown))).shard, shown.shard);
+    let shown = accept(&Sources { env: pairs(&pod), ..inline(ONE_TARGET) });
+    assert_eq!(accept(&inline(redacted(&shown))).shard, shown.shard);
+    assert!(
+        plan(&shown).ends_with("of which this replica, number 2 of 5 counted from 0, sends 1/5\n"),
+        "{}",
+        plan(&shown)
+    );
 }
 
 /// The keys of a section, as the reader knows them.
@@ -355,7 +385,7 @@ fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
     let text = format!(
         "[targets.x]\nurl = 'https://h/'\nrate = 1\nbody = 'b'\nlabels.a = 'b'\nprocess = 'burst'\nburst = 2\n\
          buckets = [1]\nnative_schema = 2\nconnect_to = 'h2:1'\nrequest_id_header = 'x-request-id'\ntls = {{ ca_file = {cert:?}, cert_file = {cert:?}, key_file = {key:?}, server_name = 'n' }}\n\
-         pool = {{ max_connections = 5, max_requests = 6 }}\n"
+         pool = {{ max_connections = 5, max_requests = 6 }}\n[shard]\nmembers = 'p'\naddress = '10.0.0.1'\n"
     );
     let shown: toml::de::DeTable<'_> = {
         let shown = redacted(&accept(&inline(text))).leak();
@@ -390,6 +420,8 @@ fn the_schema_and_the_shown_configuration_have_every_key_that_is_read() {
         assert_eq!(described(&format!("/properties/{name}")), keys);
         assert_eq!(printed(&[name]), sorted(keys));
     }
+    assert_eq!(described("/properties/shard"), keys::<section::Shard>(&[]));
+    assert_eq!(printed(&["shard"]), sorted(keys::<section::Shard>(&["index", "count"])));
     assert_eq!(described(""), keys::<Root>(&[]));
     assert_eq!(described("/properties/defaults"), keys::<section::Target>(&[]));
     assert_eq!(described("/properties/targets/additionalProperties"), keys::<section::Target>(&[]));
