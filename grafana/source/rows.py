@@ -328,6 +328,8 @@ def itself(h):
         ("Up", f"max by (instance) ({of_process('up')})", {"unit": "bool_yes_no"}),
         ("Running for", f"time() - max by (instance) ({of_process('process_start_time_seconds')})", {"unit": "s"}),
         ("Configuration's age", f"time() - max by (instance) ({RELOADED})", {"unit": "s"}),
+        ("Stripe", f"max by (instance) ({of_process('hammerd_shard_index')})", {"unit": "none"}),
+        ("Of", f"max by (instance) ({of_process('hammerd_shard_count')})", {"unit": "none"}),
         ("Workers", f"max by (instance) ({of_process('hammerd_workers')})", {"unit": "none"}),
         ("Threads", f"max by (instance) ({of_process('process_threads')})", {"unit": "none"}),
         ("Descriptors", f"max by (instance) ({of_process('process_open_fds')})", {"unit": "none"}),
@@ -339,6 +341,7 @@ def itself(h):
     started = of_process("hammerd_requests_started_total")
     reloads = lately(of_process("hammerd_config_reloads_total"))
     retired = lately(of_process("hammerd_retired_requests_total"))
+    clock = of_process("hammerd_shard_clock_offset_seconds")
     return [
         table(
             "Instances",
@@ -395,6 +398,37 @@ def itself(h):
             [query(total(rate(of_process("hammerd_log_lines_lost_total"))), "lost")],
             (12, 7),
             "cps",
+        ),
+        lines(
+            "Replicas by standing",
+            "How processes came to their part of the streams, and how many share them. Below that: a stripe is not sent. "
+            "unlisted and unknown send nothing.",
+            [
+                query(total(of_process("hammerd_shard_standing"), "standing"), "{{standing}}"),
+                query(f"max({of_process('hammerd_shard_count')})", "share the streams"),
+            ],
+            (8, 7),
+            "none",
+            hide_zeros=True,
+        ),
+        lines(
+            "Membership",
+            "Changes of stripe, and rounds in which the list of members was asked for, within the window. While it can't "
+            "be read the last one holds.",
+            [
+                query(total(lately(of_process("hammerd_shard_changes_total"))), "changes"),
+                query(total(lately(of_process("hammerd_shard_lookups_total")), "result"), "lookups: {{result}}"),
+            ],
+            (8, 7),
+            "none",
+        ),
+        lines(
+            "Clock against grid",
+            "How far the wall clock is from where shared arrivals are, of the instances where it was furthest. They follow "
+            "it slowly.",
+            [query(worst(f"max by (instance) (abs({clock}))", f"max by (instance) ({peak(clock)})", "instance"), "{{instance}}")],
+            (8, 7),
+            "s",
         ),
     ]
 

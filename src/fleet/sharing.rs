@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Batch, Fleet, WorkerLost, tempo};
 use crate::clock::{self, WallReading};
@@ -137,7 +137,7 @@ impl Fleet {
             warn!(seconds, "the wall clock was set: the arrivals go on where they are by it now");
             Timeline::ahead_by(reading.ahead_by_ns)
         } else {
-            warn!(seconds, "the wall clock was set: the arrivals follow it slowly");
+            info!(seconds, "the wall clock was set: the arrivals follow it slowly");
             timeline.led_to(reading.ahead_by_ns, at_ns)
         };
         self.sharing = Some(Sharing { timeline: next, ..sharing });

@@ -47,7 +47,7 @@ impl Timeline {
             return u64::MAX;
         }
         let Some(left_ns) = grid_ns.checked_sub(self.grid_of(self.start_ns)) else {
-            return grid_ns.saturating_add_signed(-self.offset_ns);
+            return grid_ns.saturating_add_signed(self.offset_ns.saturating_neg());
         };
         if let Some(straight_ns) = left_ns.checked_sub(self.passed(self.end_ns - self.start_ns)) {
             return self.end_ns.saturating_add(straight_ns);

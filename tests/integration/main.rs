@@ -37,6 +37,7 @@ mod pool;
 mod reload;
 mod resolver;
 mod rules;
+mod scale;
 mod screenshots;
 mod soak;
 mod sockets;

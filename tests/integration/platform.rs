@@ -1,13 +1,11 @@
 //! What the machine underneath can do to a daemon: clocks that jump, an uptime of months, a processor that is rationed.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
 
 use crate::faults::{failures, responses};
 use crate::overload::assert_rate_holds;
 use crate::support::cgroup::CpuGroup;
+use crate::support::wall_clock::WallClock;
 use crate::support::{Daemon, Origin, Reply, Scrape, is_root, skip, target};
 
 /// Checks that traffic and its times are what they should be, and that no timer that lies in the past makes it spin.
@@ -48,36 +46,6 @@ fn an_uptime_of_ninety_days_changes_nothing() {
     assert_healthy(&daemon);
 }
 
-/// A wall clock of the daemon's own: the real one and an offset that the test may change.
-///
-/// The wall clock of one process can't be set, but what its C library says of it can: everything asks there.
-struct WallClock {
-    directory: TempDir,
-}
-
-impl WallClock {
-    fn new() -> Self {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/support/wall_clock.c");
-        let clock = Self { directory: tempfile::tempdir().expect("a directory") };
-        let compiled =
-            Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o", &clock.path("wall_clock.so"), source]).status();
-        assert!(compiled.is_ok_and(|status| status.success()), "cc from build-essential compiles {source}");
-        clock.set(0);
-        clock
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).to_str().expect("UTF-8").to_owned()
-    }
-
-    /// Puts the clock forward by so many seconds from the real time, or back.
-    fn set(&self, offset_s: i64) {
-        let next = self.path("next");
-        std::fs::write(&next, offset_s.to_string()).expect("the offset");
-        std::fs::rename(next, self.path("offset")).expect("the offset");
-    }
-}
-
 /// Row 30.
 #[test]
 fn a_wall_clock_that_jumps_changes_nothing() {
@@ -87,14 +55,11 @@ fn a_wall_clock_that_jumps_changes_nothing() {
     const END_OF_32_BITS_S: i64 = 1 << 31;
     let clock = WallClock::new();
     let origin = Origin::start(|_| Reply::ok(""));
-    let daemon = Daemon::builder(&target("a", &origin.url("/"), "100/s", ""))
-        .env("LD_PRELOAD", &clock.path("wall_clock.so"))
-        .env("WALL_CLOCK_OFFSET", &clock.path("offset"))
-        .start();
+    let daemon = clock.on(Daemon::builder(&target("a", &origin.url("/"), "100/s", ""))).start();
     let loaded_at = || daemon.scrape().value("hammerd_config_last_reload_success_timestamp_seconds", &[]) as i64;
     let start_s = loaded_at();
     for offset_s in [HOUR_S, -HOUR_S, END_OF_32_BITS_S + HOUR_S - start_s] {
-        clock.set(offset_s);
+        clock.set(offset_s * 1000);
         assert!(daemon.reload());
         let expected = start_s + offset_s..start_s + offset_s + SLACK_S;
         let seen = loaded_at();

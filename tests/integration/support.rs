@@ -27,6 +27,7 @@ pub(crate) mod prometheus;
 #[cfg(feature = "http3")]
 pub(crate) mod quic;
 pub(crate) mod scrape;
+pub(crate) mod wall_clock;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

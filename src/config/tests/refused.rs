@@ -74,6 +74,17 @@ fn what_is_missing_from_a_target_is_told_where_the_target_begins() {
 }
 
 #[test]
+fn a_shard_of_a_flag_is_refused_as_the_flag() {
+    let refused = |index: &str, count: &str| {
+        let overrides = pairs(&[("shard.index", index), ("shard.count", count)]);
+        refuse(&Sources { overrides, ..inline(ONE_TARGET) }).to_string()
+    };
+    assert_eq!(refused("3", "3"), "--shard: 3 is not accepted: with count = 3 it is 0 to 2");
+    assert_eq!(refused("0", "0"), "--shard: \"0\" is not accepted: it is a whole number from 1 to 65536");
+    assert_eq!(refused("one", "3"), "--shard: \"one\" is not accepted: it is a whole number from 0 to 65535");
+}
+
+#[test]
 fn a_variable_that_names_no_key_is_refused() {
     for (names, want) in [
         (&["HAMMERD__"][..], "environment HAMMERD__: names no key, which is as in HAMMERD__TARGETS__CHECKOUT__RATE"),

@@ -55,9 +55,22 @@ impl Dns {
     /// As [`Dns::start`], with the lines of a hosts file, which may change while it runs.
     pub(crate) fn with_hosts(hosts: &str, options: &[&str]) -> Self {
         let mut dns = Self::configured();
-        std::fs::write(dns.records(), hosts).expect("a hosts file");
-        let file = format!("--addn-hosts={}", dns.records().display());
-        dns.restart(&[&[file.as_str()], options].concat());
+        dns.serve_hosts(hosts, options);
+        dns
+    }
+
+    fn serve_hosts(&mut self, hosts: &str, options: &[&str]) {
+        std::fs::write(self.records(), hosts).expect("a hosts file");
+        let file = format!("--addn-hosts={}", self.records().display());
+        self.restart(&[&[file.as_str()], options].concat());
+    }
+
+    /// As [`Dns::with_hosts`], at an address that other networks reach.
+    pub(crate) fn with_hosts_at(address: Ipv4Addr, hosts: &str, options: &[&str]) -> Self {
+        let mut dns = Self { address: (address, 53).into(), ..Self::configured() };
+        let text = format!("nameserver {address}\noptions timeout:1 attempts:1\n");
+        std::fs::write(dns.resolv_conf(), text).expect("resolv.conf");
+        dns.serve_hosts(hosts, options);
         dns
     }
 

@@ -83,6 +83,36 @@ pub(crate) fn in_linked_networks(name: &str, test: impl FnOnce(&Beyond) + Send) 
     });
 }
 
+/// A network with one link, to the private network that the calling thread is in.
+pub(crate) struct Spur {
+    namespace: File,
+    /// The address of its end.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Spur {
+    /// Number `n` of the spurs of this network, at 10.99.n.2.
+    pub(crate) fn new(n: u8) -> Self {
+        let (near, far) = (Ipv4Addr::new(10, 99, n, 1), Ipv4Addr::new(10, 99, n, 2));
+        let namespace = new_namespace();
+        let this_thread = gettid().as_raw_nonzero();
+        on_thread_in(&namespace, || {
+            ip(&format!("link add end type veth peer name spur{n} netns {this_thread}"));
+            ip(&format!("addr add {far}/24 dev end"));
+            ip("link set end up");
+            ip(&format!("route add default via {near}"));
+        });
+        ip(&format!("addr add {near}/24 dev spur{n}"));
+        ip(&format!("link set spur{n} up"));
+        Self { namespace, address: far }
+    }
+
+    /// Runs `act` on a thread in that network; what it starts stays there.
+    pub(crate) fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        on_thread_in(&self.namespace, act)
+    }
+}
+
 /// Runs one `ip` command in the network that the calling thread is in.
 pub(crate) fn ip(line: &str) {
     let output = Command::new("ip").args(line.split_whitespace()).output().expect("ip from iproute2");

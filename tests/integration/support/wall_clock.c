@@ -1,4 +1,4 @@
-// Shows the process that preloads it a wall clock that is off by as many seconds as the file $WALL_CLOCK_OFFSET says.
+// Shows the process that preloads it a wall clock that is off by as many milliseconds as the file $WALL_CLOCK_OFFSET says.
 // Every other clock stays as it is.
 
 #define _GNU_SOURCE
@@ -8,19 +8,25 @@
 #include <time.h>
 #include <unistd.h>
 
-static long offset_s(void) {
+static long offset_ms(void) {
     const char *path = getenv("WALL_CLOCK_OFFSET");
     FILE *file = path ? fopen(path, "r") : NULL;
-    long seconds = 0;
+    long milliseconds = 0;
     if (file) {
-        if (fscanf(file, "%ld", &seconds) != 1) seconds = 0;
+        if (fscanf(file, "%ld", &milliseconds) != 1) milliseconds = 0;
         fclose(file);
     }
-    return seconds;
+    return milliseconds;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = (int)syscall(SYS_clock_gettime, clock, now);
-    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += offset_s();
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) {
+        long offset = offset_ms();
+        now->tv_sec += offset / 1000;
+        now->tv_nsec += offset % 1000 * 1000000;
+        if (now->tv_nsec < 0) now->tv_sec -= 1, now->tv_nsec += 1000000000;
+        if (now->tv_nsec >= 1000000000) now->tv_sec += 1, now->tv_nsec -= 1000000000;
+    }
     return result;
 }
