@@ -42,7 +42,8 @@ def judge(report):
     for file in files:
         lint = run(helm, "lint", "--strict", CHART, "--values", file)
         report.check(lint.returncode == 0, f"helm lint {file.name}", lint.stdout + lint.stderr)
-        release(report, helm, file)
+        with report.part(f"helm {file.name}"):
+            release(report, helm, file)
     for values, words in REFUSED:
         refused(report, helm, values, words)
     package(report, helm, CHART / "ci" / "everything-values.yaml")

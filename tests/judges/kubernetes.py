@@ -47,7 +47,8 @@ def main():
         for document in documents:
             if document["kind"] == "PrometheusRule":
                 report.check(document["spec"]["groups"] == groups, name, "has other rules than grafana/rules")
-        World(report, name, documents, given).judge()
+        with report.part(name):
+            World(report, name, documents, given).judge()
     return report
 
 

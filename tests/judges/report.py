@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -47,6 +49,14 @@ class Report:
 
     def equal(self, got, wanted, where, what):
         return self.check(got == wanted, where, f"{what} is {got!r}, not {wanted!r}")
+
+    @contextmanager
+    def part(self, where):
+        """What breaks off in here is a failure, and the parts after it go on."""
+        try:
+            yield
+        except Exception:  # Whatever it is, it is told as it stands.
+            self.check(False, where, f"broke off\n{traceback.format_exc()}")
 
     def skip(self, what, why):
         """As the tests in Rust do: a line for whoever runs tests/run to see at the end."""
