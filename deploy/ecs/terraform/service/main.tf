@@ -23,7 +23,7 @@ locals {
   # Of the parameter's value, not of a variable: a new revision is made after the parameter has changed.
   config_digest = var.config == null ? var.config_revision : sha256(nonsensitive(aws_ssm_parameter.config[0].value))
 
-  shard = !var.share_stream ? {} : {
+  shard = !var.share_stream || var.discovery == null ? {} : {
     HAMMERD__SHARD__MEMBERS = "${var.name}.${var.discovery.namespace_name}"
   }
 }
@@ -79,6 +79,9 @@ resource "aws_ecs_task_definition" "hammerd" {
   task_role_arn            = aws_iam_role.task.arn
   container_definitions    = jsonencode(concat([module.container.definition], local.collector))
   tags                     = var.tags
+
+  # The revision before stays, for the circuit breaker to go back to.
+  skip_destroy = true
 
   runtime_platform {
     operating_system_family = "LINUX"
