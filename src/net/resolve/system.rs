@@ -92,7 +92,9 @@ impl System {
         let content = content.map_err(|error| error.to_string());
         match content.and_then(|content| parse_resolv_conf(content).map_err(|error| error.to_string())) {
             Ok((config, options)) => {
-                info!(file = %path, servers = config.name_servers().len(), "read the resolver config");
+                if self.unusable.is_some() || !self.config.name_servers().is_empty() {
+                    info!(file = %path, servers = config.name_servers().len(), "read the resolver config again");
+                }
                 (self.config, self.options, self.unusable) = (config, options, None);
                 true
             }
