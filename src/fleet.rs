@@ -6,6 +6,7 @@
 //!
 //! With `[shard]` the process sends a stripe of every stream, and its lanes divide that ([`sharing`]).
 
+mod plan;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -19,17 +20,17 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::clock::{self, WallReading};
-use crate::config::{Config, Engine, Limits, Metrics, Shard, Target, TargetName};
-use crate::hammer::http::HttpForge;
-use crate::load::{Arm, Command, Course, LaneChange, LaneId, LaneSpec, Peers, Tempo, Tuning, Turn, Worker};
+use crate::config::{Config, Metrics, Target, TargetName};
+use crate::load::{Command, Course, LaneChange, LaneId, LaneSpec, Peers, Tuning, Turn, Worker};
 use crate::net::{Guard, Resolver};
 use crate::pace::{PhaseBook, Process, Rate, Schedule, Stripe, Timeline};
 use crate::roster::{Roster, TargetInfo};
 use crate::stats::{LedgerWriter, Shape, WorkerStats};
+use plan::{MAX_RATE_PER_WORKER, arm, authority, guard, tempo, tuning};
 use sharing::Sharing;
 
-/// A target at a higher rate than this is striped over all workers; also what `auto` plans for one worker.
-const MAX_RATE_PER_WORKER: f64 = 25_000.0;
+pub use plan::worker_count;
+
 /// How far ahead a change takes effect, so that every worker knows of it by then.
 const LEAD_NS: u64 = 5_000_000;
 /// What making or ending a lane takes at most, for planning the first arrivals of a large fleet.
@@ -446,49 +447,6 @@ impl Fleet {
         }
         Ok(())
     }
-}
-
-fn guard(limits: &Limits) -> Arc<Guard> {
-    Arc::new(Guard { deny: limits.deny_networks.clone(), allow: limits.allow_networks.clone() })
-}
-
-fn tuning(engine: &Engine, limits: &Limits) -> Tuning {
-    Tuning {
-        // An arrival that waits to share a wake-up must not become late by that.
-        coalesce_ns: engine.coalesce.min(engine.late_after / 2).as_nanos() as u64,
-        late_after_ns: engine.late_after.as_nanos() as u64,
-        max_total_in_flight: limits.max_total_in_flight,
-    }
-}
-
-/// The bounds of lane `part` of `parts`; what does not divide evenly goes to the first.
-fn tempo(target: &Target, parts: usize, part: usize) -> Tempo {
-    let max_in_flight = target.max_in_flight / parts + usize::from(part < target.max_in_flight % parts);
-    Tempo { timeout: target.timeout, max_in_flight }
-}
-
-/// The hammer for a target: a new protocol is a new line here.
-fn arm(target: &Target) -> Arc<dyn Arm> {
-    Arc::new(HttpForge { request: Arc::clone(&target.http), max_idle: target.max_in_flight })
-}
-
-fn authority(target: &Target) -> String {
-    let (host, port) = (&target.http.host, target.http.port);
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// As many workers as were asked for, or as the planned rate needs, at most one for each whole processor that the process
-/// may use by its affinity and by the CPU quotas of its control groups (version 1 or 2), and at least one.
-pub fn worker_count(config: &Config) -> usize {
-    if let Some(workers) = config.engine.workers {
-        return workers.get();
-    }
-    let planned: f64 = config.targets.values().map(|target| target.rate.as_per_second()).sum();
-    // How many replicas a list of members has can change at any time, to one as well.
-    let replicas = config.shard.as_ref().and_then(Shard::fixed_stripe).map_or(1, Stripe::count);
-    let planned = planned / replicas as f64;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    ((planned / MAX_RATE_PER_WORKER).ceil() as usize).clamp(1, processors)
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::{Batch, Fleet, WorkerLost, tempo};
+use super::plan::tempo;
+use super::{Batch, Fleet, WorkerLost};
 use crate::clock::{self, WallReading};
 use crate::load::{Course, LaneChange, Turn};
 use crate::pace::{Phase, Process, Rate, Schedule, Stripe, Timeline};
