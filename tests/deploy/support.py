@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = (ROOT / os.environ.get("CARGO_TARGET_DIR", "target")).resolve()
 # Servers live in sbin, which is not on everybody's path; what came from PyPI lives beside what cargo builds.
-os.environ["PATH"] += f":/usr/local/sbin:/usr/sbin:/sbin:{TARGET}/peers/bin:{TARGET}/tools/bin"
+os.environ["PATH"] += f":/usr/local/sbin:/usr/sbin:/sbin:{TARGET}/peers/judges/bin:{TARGET}/tools/bin"
 # Long enough for a machine that stalls; nothing is expected to take it.
 PATIENCE = 60
 
