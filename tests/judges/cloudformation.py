@@ -71,10 +71,10 @@ def service(report, surroundings, name, given):
 def ingress(report, where, group, scraper):
     """Nobody comes in but Prometheus, and only to the scrape port."""
     permissions = boto3.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
-    found = [
-        (each["IpProtocol"], each["FromPort"], each["ToPort"], [pair["GroupId"] for pair in each["UserIdGroupPairs"]], each["IpRanges"])
-        for each in permissions
-    ]
+    found = []
+    for each in permissions:
+        groups = [pair["GroupId"] for pair in each["UserIdGroupPairs"]]
+        found.append((each["IpProtocol"], each["FromPort"], each["ToPort"], groups, each["IpRanges"]))
     report.equal(found, [("tcp", 9955, 9955, [scraper], [])] if scraper else [], where, "who may come in")
 
 

@@ -1,10 +1,11 @@
 """hammerd as a container's description would run it: its arguments, its variables, its files, its probes, its end.
 
-Files that a container has under /etc and /run are in a folder here; their paths in arguments are changed to that. The port is the
-container's own: the script runs in a private network (see tests/deploy).
+Files that a container has under /etc and /run are in a folder here; their paths in arguments and files are changed to that. The
+port is the container's own: the script runs in a private network (see run).
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -39,7 +40,7 @@ class Container:
         today = place / f"..{time.monotonic_ns()}"
         today.mkdir()
         for name, text in texts.items():
-            (today / name).write_text(text)
+            (today / name).write_text(re.sub(r'"(?=/(etc|run)/)', f'"{self.folder}', text))
         link = place / "..data_tmp"
         link.symlink_to(today.name)
         link.rename(place / "..data")

@@ -155,4 +155,5 @@ def chart():
 
 def versions(report):
     cargo = (ROOT / "Cargo.toml").read_text()
-    report.check(f'\nversion = "{chart()["appVersion"]}"\n' in cargo, CHART / "Chart.yaml", "has another appVersion than Cargo.toml")
+    same = f'\nversion = "{chart()["appVersion"]}"\n' in cargo
+    report.check(same, CHART / "Chart.yaml", "has another appVersion than Cargo.toml")

@@ -251,7 +251,8 @@ class Workload:
     def reload(self, container, running, port):
         """A target more in the ConfigMap is a target more in the metrics, without a restart."""
         watches = container.env.get("HAMMERD__CONFIG__WATCH", "true") == "true"
-        scrapes = [seconds(each["interval"]) for monitor in self.world.of("PodMonitor") for each in monitor["spec"]["podMetricsEndpoints"]]
+        endpoints = [each for monitor in self.world.of("PodMonitor") for each in monitor["spec"]["podMetricsEndpoints"]]
+        scrapes = [seconds(endpoint["interval"]) for endpoint in endpoints]
         linger = seconds(running.setting(port, "shutdown", "linger"))
         self.check(all(interval < linger for interval in scrapes), f"scraped every {scrapes} s, lingers {linger} s")
         if not watches:

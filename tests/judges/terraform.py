@@ -11,8 +11,14 @@ from report import ROOT, copy, run, scratch
 from tasks import Task
 
 MODULES = ROOT / "deploy" / "ecs" / "terraform"
-# Where people keep providers; Terraform itself looks into the first two without being told.
-MIRRORS = ["~/.terraform.d/plugins", "/usr/local/share/terraform/plugins", "/usr/share/terraform/plugins", "~/.terraform.d/plugin-cache", "/opt/*"]
+# Where people keep providers; into the first three Terraform itself looks without being told.
+MIRRORS = [
+    "~/.terraform.d/plugins",
+    "/usr/local/share/terraform/plugins",
+    "/usr/share/terraform/plugins",
+    "~/.terraform.d/plugin-cache",
+    "/opt/*",
+]
 
 
 def judge(report, surroundings):
