@@ -42,7 +42,8 @@ def stack(template, name, given):
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
     )
     made = client.describe_stack_resources(StackName=name)["StackResources"]
-    return {each["LogicalResourceId"]: each.get("PhysicalResourceId") for each in made}
+    # Of what a condition leaves out moto keeps a nameless rest.
+    return {each["LogicalResourceId"]: each.get("PhysicalResourceId") for each in made if "LogicalResourceId" in each}
 
 
 def registered(name):

@@ -122,11 +122,12 @@ class Running:
 
 
 def seconds(duration):
-    """Of a duration as /config writes it: 10s, 500ms, 1m."""
-    for unit, factor in (("ms", 0.001), ("us", 0.000001), ("s", 1), ("m", 60), ("h", 3600)):
-        if duration.endswith(unit) and duration.removesuffix(unit).isdigit():
-            return int(duration.removesuffix(unit)) * factor
-    raise ValueError(f"not a duration: {duration}")
+    """Of a duration as /config writes it: 10s, 500ms, 1m1s."""
+    units = {"us": 0.000001, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    parts = re.findall(r"(\d+)([a-z]+)", duration)
+    if "".join(number + unit for number, unit in parts) != duration:
+        raise ValueError(f"not a duration: {duration}")
+    return sum(int(number) * units[unit] for number, unit in parts)
 
 
 def private_network():

@@ -45,6 +45,10 @@ def kustomization(report, name, groups):
     for document in documents:
         if document["kind"] == "PrometheusRule":
             report.check(document["spec"]["groups"] == groups, name, "has other rules than grafana/rules")
+        if document["kind"] == "ConfigMap":
+            # With a hash of its content a change would be another ConfigMap, and a restart instead of a reload.
+            wanted = "web-hammerd" if name == "overlays/sidecar" else "hammerd"
+            report.equal(document["metadata"]["name"], wanted, name, "the ConfigMap's name")
     World(report, name, documents, given).judge()
 
 
