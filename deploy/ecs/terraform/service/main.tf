@@ -139,6 +139,10 @@ resource "aws_ecs_service" "hammerd" {
       condition     = !var.share_stream || var.discovery != null
       error_message = "share_stream needs discovery: tasks find each other by DNS."
     }
+    precondition {
+      condition     = var.desired_count <= 8
+      error_message = "At most 8 tasks share a stream: Cloud Map answers with 8 records, and tasks that see different ones would send too much."
+    }
   }
 
   # A task that starts before its role may read the configuration fails.

@@ -146,6 +146,16 @@ run "sharing_needs_discovery" {
   expect_failures = [aws_ecs_service.hammerd]
 }
 
+run "more_tasks_than_a_name_lists_are_refused" {
+  command = plan
+  variables {
+    desired_count = 9
+    share_stream  = true
+    discovery     = { namespace_id = "ns-1", namespace_name = "tools.internal" }
+  }
+  expect_failures = [aws_ecs_service.hammerd]
+}
+
 run "one_configuration_not_two" {
   command = plan
   variables {
