@@ -165,7 +165,8 @@ fn roster(targets: u32) -> (Arc<Roster>, Vec<LedgerWriter>) {
 }
 
 fn exports(roster: &Arc<Roster>) -> Exports {
-    Exports::new(Arc::clone(roster), Arc::new(Vitals::new(Arc::new(|| 0)))).expect("the catalogue is sound")
+    Exports::new(Arc::clone(roster), Arc::new(Vitals::new(Arc::new(|| 0), Arc::default())))
+        .expect("the catalogue is sound")
 }
 
 fn text(exports: &Exports) -> String {

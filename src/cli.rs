@@ -16,6 +16,7 @@ use crate::daemon::{self, Ended, Options};
 use crate::demo;
 use crate::logs::{self, Format, Outlet};
 use crate::notify::Notify;
+use crate::remote::{self, Missing, Remote};
 use crate::report::Output;
 
 /// How a command ended, as the shell sees it.
@@ -65,8 +66,8 @@ enum Command {
 
 #[derive(Args)]
 struct SourceArgs {
-    /// Configuration file (TOML; YAML or JSON by extension); later ones overlay earlier ones; - reads stdin; without
-    /// it, the one that `HAMMERD_CONFIG` names
+    /// Configuration file (TOML; YAML or JSON by extension), or https://... for one that is fetched and followed; later
+    /// ones overlay earlier ones; - reads stdin; without it, the one that `HAMMERD_CONFIG` names
     #[arg(short, long = "config", value_name = "FILE")]
     config: Vec<PathBuf>,
 }
@@ -175,13 +176,16 @@ fn run(args: RunArgs) -> u8 {
     }
     let follows_log = if args.logs.log_format == LogFormat::Json { Output::Json } else { Output::Text };
     let output = args.output.map_or(follows_log, Output::from);
-    with_sources(args.sources, overrides, |sources, config, seen| {
-        start(&args.logs, config, |options| Options { sources, seen, duration: args.duration, output, ..options })
+    with_sources(args.sources, overrides, |config, loaded| {
+        start(&args.logs, config, |options| {
+            let Loaded { sources, seen, remote } = loaded;
+            Options { sources, seen, remote, duration: args.duration, output, ..options }
+        })
     })
 }
 
 fn check(args: SourceArgs) -> u8 {
-    with_sources(args, Vec::new(), |_, config, _| print(&config::plan(&config)))
+    with_sources(args, Vec::new(), |config, _| print(&config::plan(&config)))
 }
 
 fn demo(args: DemoArgs) -> u8 {
@@ -209,19 +213,32 @@ fn demo(args: DemoArgs) -> u8 {
     }
 }
 
+/// What a configuration was loaded from.
+struct Loaded {
+    sources: Sources,
+    seen: Seen,
+    remote: Option<Remote>,
+}
+
 /// Loads the configuration that the arguments and the environment name, and goes on if it is valid.
-fn with_sources(
-    args: SourceArgs,
-    overrides: Vec<(String, String)>,
-    then: impl FnOnce(Sources, Config, Seen) -> u8,
-) -> u8 {
+fn with_sources(args: SourceArgs, overrides: Vec<(String, String)>, then: impl FnOnce(Config, Loaded) -> u8) -> u8 {
     let mut sources = Sources { overrides, ..args.over(environment()) };
     if let Err(error) = sources.read_stdin() {
         return fail(&format!("can't read the configuration from stdin: {error}"));
     }
+    let remote = match remote::gather(&mut sources) {
+        Ok(remote) => remote,
+        Err(Missing::Name(why)) => {
+            complain(&format!("--config {why}"));
+            return exit::USAGE;
+        }
+        Err(Missing::Source(why)) => return fail(&why),
+        Err(Missing::Start(error)) => return fail(&format!("the configuration can't be fetched: {error}")),
+        Err(Missing::Stopped) => return exit::OK,
+    };
     let Reading { config, seen } = config::read(&sources);
     match config {
-        Ok(config) => then(sources, config, seen),
+        Ok(config) => then(config, Loaded { sources, seen, remote }),
         Err(rejected) => reject(&rejected),
     }
 }
@@ -261,6 +278,7 @@ fn start(args: &LogArgs, config: Config, complete: impl FnOnce(Options) -> Optio
     let options = Options {
         sources: Sources::default(),
         seen: Seen::default(),
+        remote: None,
         duration: None,
         output: Output::Text,
         results: results.clone(),

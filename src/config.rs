@@ -44,12 +44,16 @@ use crate::outcome::labels;
 use crate::pace::{Process, Rate, Stripe};
 
 pub use error::Rejected;
+pub(crate) use files::MAX_TEXT;
 pub use files::{Seen, Stamp};
 pub use schema::schema;
 pub use show::{frozen_differences, plan, redacted};
-pub use source::{Reading, Sources, listen, load, read};
+pub use source::{Fetched, Reading, Sources, listen, load, read};
+pub(crate) use source::{is_remote, shown as shown_source};
 pub use status::StatusSet;
+pub use syntax::Syntax;
 pub use url::authority;
+pub(crate) use url::{Endpoint, UrlError};
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]

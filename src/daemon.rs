@@ -3,6 +3,7 @@
 //! Runs on the control thread: signals, reloads and the drain are handled here one after the other, so that a reload
 //! never meets a drain. Load runs on the workers, scrapes on the admin thread; neither waits for this loop.
 
+mod reload;
 mod watchdog;
 
 use std::convert::Infallible;
@@ -14,17 +15,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Bound, Face, ReloadRequest};
 use crate::clock;
-use crate::config::{self, Config, Reading, Seen, Sources};
+use crate::config::{self, Config, Seen, Sources};
 use crate::export::{Exports, Vitals};
 use crate::fleet::{Fleet, WorkerLost};
 use crate::logs::Outlet;
 use crate::net::{Resolver, ResolverService};
 use crate::notify::Notify;
+use crate::remote::{Follower, Remote};
 use crate::report::{self, Output};
 use crate::roster::RosterView;
 use crate::shard::Seat;
@@ -34,8 +37,6 @@ use crate::watch::Watcher;
 
 /// Reloads asked for over HTTP that may wait.
 const MAX_WAITING_RELOADS: usize = 16;
-/// How long a reload may read files: one of them can be a pipe that nobody writes to, or on a server that is gone.
-const MAX_LOADING: Duration = Duration::from_secs(10);
 /// Reads that may hang at once; the next reload waits for one of them.
 const MAX_LOADERS: usize = 4;
 /// How often the loop shows that it is alive and looks after the workers.
@@ -52,6 +53,8 @@ pub struct Options {
     pub sources: Sources,
     /// The files that the first configuration was read from.
     pub seen: Seen,
+    /// Those of its sources that are no files.
+    pub remote: Option<Remote>,
     /// Ends the run as SIGTERM would.
     pub duration: Option<Duration>,
     /// How summaries look.
@@ -121,7 +124,7 @@ pub fn run(options: Options, config: Config) -> Result<Ended, DaemonError> {
         .enable_all()
         .build()
         .map_err(DaemonError::Start)?;
-    let ended = runtime.block_on(async {
+    let ended = LocalSet::new().block_on(&runtime, async {
         // Before everything else: a port that is taken must stop us before there is any traffic.
         let bound = match config.server.listen {
             Some(address) => Some(Bound::bind(address).map_err(|error| DaemonError::Bind(address, error))?),
@@ -182,6 +185,7 @@ struct Daemon {
     signals: SignalStream,
     resolver: Resolver,
     watcher: Watcher,
+    follower: Option<Follower>,
     fleet: Fleet,
     seat: Seat,
     vitals: Arc<Vitals>,
@@ -197,7 +201,8 @@ impl Daemon {
         let (resolver_service, resolver) = ResolverService::new();
         tokio::spawn(resolver_service.run());
         let fleet = Fleet::start(&config, resolver.clone()).map_err(DaemonError::Start)?;
-        let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost)));
+        let source_stats = options.remote.as_ref().map(|remote| Arc::clone(remote.stats())).unwrap_or_default();
+        let vitals = Arc::new(Vitals::new(Arc::clone(&options.log_lines_lost), source_stats));
         let seat = Seat::take(&config, &fleet, &resolver, Arc::clone(&vitals));
         let exports = Exports::new(Arc::clone(fleet.roster()), Arc::clone(&vitals)).map_err(DaemonError::Metrics)?;
         let status = Arc::new(Status::new(Arc::clone(fleet.roster())));
@@ -219,7 +224,9 @@ impl Daemon {
         let mut watcher = Watcher::new();
         let seen = std::mem::take(&mut options.seen);
         watcher.follow(shared.running().following.watch.then_some(seen));
-        Ok(Self { options, signals, resolver, watcher, fleet, seat, vitals, status, shared, admin, reloads })
+        let refresh = shared.running().following.refresh;
+        let follower = options.remote.take().map(|remote| Follower::start(remote, refresh, resolver.clone()));
+        Ok(Self { options, signals, resolver, watcher, follower, fleet, seat, vitals, status, shared, admin, reloads })
     }
 
     async fn run(mut self) -> Result<Ended, DaemonError> {
@@ -234,7 +241,7 @@ impl Daemon {
             tokio::select! {
                 biased;
                 signal = self.signals.next() => match signal {
-                    Signal::Reload => drop(self.reload().await?),
+                    Signal::Reload => drop(self.reload(true).await?),
                     Signal::Report => self.print_summary(clock::now_ns()),
                     Signal::Stop { number } => {
                         info!(signal = number, "draining");
@@ -244,7 +251,11 @@ impl Daemon {
                 Some(request) = self.reloads.recv() => self.reload_for(request).await?,
                 () = self.watcher.changed() => {
                     info!("a file of the configuration has changed");
-                    drop(self.reload().await?);
+                    drop(self.reload(false).await?);
+                }
+                () = reload::changed(&mut self.follower) => {
+                    info!("a source of the configuration has changed");
+                    drop(self.reload(false).await?);
                 }
                 () = at(end) => {
                     info!("draining: the duration is over");
@@ -278,109 +289,6 @@ impl Daemon {
             show(&self.fleet.roster().read());
         }
         if self.fleet.is_healthy() { Ok(()) } else { Err(DaemonError::Worker(WorkerLost)) }
-    }
-
-    /// Answers everyone who asked for a reload by now with one.
-    async fn reload_for(&mut self, request: ReloadRequest) -> Result<(), DaemonError> {
-        let mut requests = vec![request];
-        while let Ok(request) = self.reloads.try_recv() {
-            requests.push(request);
-        }
-        // Without a result they are dropped, which tells them that we are stopping.
-        let Some(result) = self.reload().await? else { return Ok(()) };
-        for request in requests {
-            // Whoever asked may have gone: fine.
-            let _ = request.reply.send(result.clone());
-        }
-        Ok(())
-    }
-
-    /// Reads everything again, and applies it if all of it is valid. The inner result is for whoever asked; there is
-    /// none when a signal to stop came first.
-    async fn reload(&mut self) -> Result<Option<Result<String, String>>, DaemonError> {
-        self.options.notify.reloading();
-        let reloaded = self.load_and_apply().await?;
-        let status = in_short(&self.shared.running());
-        match &reloaded {
-            Some(Ok(_)) => self.options.notify.ready(&status),
-            Some(Err(_)) => self.options.notify.ready(&format!("{status}; the last reload was refused, see the log")),
-            // The drain is next, and says so itself.
-            None => {}
-        }
-        Ok(reloaded)
-    }
-
-    async fn load_and_apply(&mut self) -> Result<Option<Result<String, String>>, DaemonError> {
-        let Some(read) = self.read().await else { return Ok(None) };
-        let Reading { config, seen } = match read {
-            Ok(reading) => reading,
-            Err(why) => {
-                self.watcher.pass_over();
-                return Ok(Some(Err(self.refuse(&[why]))));
-            }
-        };
-        let result = match config {
-            Ok(config) => self.apply(config).await?,
-            Err(rejected) => Err(self.refuse(rejected.messages())),
-        };
-        self.watcher.follow(self.shared.running().following.watch.then_some(seen));
-        Ok(Some(result))
-    }
-
-    /// Goes over to a valid configuration, unless it differs in what can't change.
-    async fn apply(&mut self, config: Config) -> Result<Result<String, String>, DaemonError> {
-        let frozen = config::frozen_differences(&self.shared.running(), &config);
-        if !frozen.is_empty() {
-            return Ok(Err(self.refuse(&frozen)));
-        }
-        self.resolver.read_files().await;
-        let difference = self.fleet.apply(&config).await.map_err(DaemonError::Worker)?;
-        self.seat.follow(&config, &mut self.fleet).await.map_err(DaemonError::Worker)?;
-        warn_of_descriptors(&config);
-        self.shared.set_running(config);
-        self.vitals.reload_succeeded();
-        self.status.reload_succeeded();
-        info!(
-            added = difference.added,
-            removed = difference.removed,
-            changed = difference.changed,
-            unchanged = difference.unchanged,
-            "reloaded"
-        );
-        Ok(Ok(format!(
-            "reloaded: {} added, {} removed, {} changed, {} unchanged\n",
-            difference.added, difference.removed, difference.changed, difference.unchanged
-        )))
-    }
-
-    /// Reads all sources again, or says why that can't be done. None when a signal to stop came first.
-    async fn read(&mut self) -> Option<Result<Reading, String>> {
-        let sources = self.options.sources.clone();
-        let mut reading = tokio::task::spawn_blocking(move || config::read(&sources));
-        let read = tokio::select! {
-            biased;
-            () = self.signals.stop_comes() => {
-                info!("reload given up: asked to stop");
-                return None;
-            }
-            read = self.shared.meanwhile(timeout(MAX_LOADING, &mut reading)) => read,
-        };
-        let read = read.map(|read| read.map_err(|error| error.to_string()));
-        Some(read.unwrap_or_else(|_| {
-            reading.abort();
-            Err(format!("the files could not be read within {} seconds", MAX_LOADING.as_secs()))
-        }))
-    }
-
-    fn refuse(&self, messages: &[String]) -> String {
-        self.vitals.reload_failed();
-        for message in messages {
-            error!(mistake = message.as_str(), "reload refused, the running configuration stays");
-        }
-        let mut text = messages.join("\n");
-        text.push('\n');
-        self.status.reload_failed(&text);
-        text
     }
 
     /// No more arrivals; what is in flight may finish; the last values may be scraped; a second signal ends at once.
@@ -431,7 +339,7 @@ async fn last_scrape(admin: &Admin, linger: Duration) {
     let mut scraped = admin.scraped();
     let seen = scraped.wait_for(|began| began.is_some_and(|began| began >= since));
     // Neither too late nor gone is an error: nobody came.
-    let _ = tokio::time::timeout(linger, seen).await;
+    let _ = timeout(linger, seen).await;
 }
 
 /// The next signal to stop; others mean nothing any more.

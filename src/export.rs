@@ -129,7 +129,10 @@ mod tests {
             writers.push(writer);
         }
         roster.retire("gone");
-        (Exports::new(roster, Arc::new(Vitals::new(Arc::new(|| 3)))).expect("distinct metrics"), writers)
+        (
+            Exports::new(roster, Arc::new(Vitals::new(Arc::new(|| 3), Arc::default()))).expect("distinct metrics"),
+            writers,
+        )
     }
 
     /// The lines that don't change between two scrapes.

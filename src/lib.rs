@@ -31,8 +31,9 @@
 //!
 //! In the order in which a request passes: [`config`], [`fleet`], [`pace`], [`load`], [`hammer`], [`net`], [`outcome`],
 //! [`stats`], [`roster`], [`export`], [`status`], [`admin`]. Around them: [`daemon`] (the composition root and the control
-//! loop), [`shard`] (which part of the streams is ours), [`signals`], [`watch`], [`notify`], [`report`], [`logs`], [`clock`], [`cli`],
-//! [`demo`]. `pace`, `outcome` and `stats` are pure: they know no clock, no I/O and no runtime. Imports never go in a circle.
+//! loop), [`shard`] (which part of the streams is ours), [`signals`], [`watch`], [`remote`], [`notify`], [`report`], [`logs`],
+//! [`clock`], [`cli`], [`demo`]. `pace`, `outcome` and `stats` are pure: they know no clock, no I/O and no runtime. Imports
+//! never go in a circle.
 
 pub mod admin;
 pub mod cli;
@@ -50,6 +51,7 @@ pub mod net;
 pub mod notify;
 pub mod outcome;
 pub mod pace;
+pub mod remote;
 pub mod report;
 pub mod roster;
 pub mod shard;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 /// Largest configuration text, in bytes.
-pub(super) const MAX_TEXT: u64 = 16 << 20;
+pub(crate) const MAX_TEXT: u64 = 16 << 20;
 
 /// Files by their paths, with what each looked like when it was read.
 pub type Seen = BTreeMap<PathBuf, Stamp>;

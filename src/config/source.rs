@@ -1,6 +1,6 @@
 //! Where a configuration comes from: files, an inline text, environment variables and flags, laid over each other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -29,8 +29,11 @@ const USUAL_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCA
 #[derive(Clone, Default)]
 pub struct Sources {
     /// Files: `.yaml`, `.yml` and `.json` by extension, else TOML. `-` is standard input, see
-    /// [`read_stdin`](Self::read_stdin).
+    /// [`read_stdin`](Self::read_stdin); one that begins with a scheme, as in `https://`, is none, and its text is in
+    /// `fetched`.
     pub files: Vec<PathBuf>,
+    /// The texts of those that are no files, by their names in `files`.
+    pub fetched: BTreeMap<PathBuf, Fetched>,
     /// A whole configuration in TOML, the content of `HAMMERD_CONFIG_INLINE`.
     pub inline: Option<String>,
     /// All environment variables: those named `HAMMERD__A__B` set the key `a.b` (names are lower-cased), and `${NAME}`
@@ -40,6 +43,17 @@ pub struct Sources {
     pub overrides: Vec<(String, String)>,
     /// What standard input held.
     pub stdin: Option<Bytes>,
+}
+
+/// A text that somebody else has got from where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it is from, as messages show it.
+    pub shown: String,
+    /// Its bytes.
+    pub text: Bytes,
+    /// Its language.
+    pub syntax: Syntax,
 }
 
 /// What came of reading all sources.
@@ -154,18 +168,24 @@ impl Sources {
 
     fn read_texts(&self, layers: &mut Vec<Table>, files: &mut Files, origins: &mut Origins, mistakes: &mut Mistakes) {
         for path in &self.files {
-            let (name, bytes) = if is_stdin(path) {
-                let missing = || "standard input was not read".to_owned();
-                ("stdin".to_owned(), self.stdin.clone().ok_or_else(missing))
+            let (mut name, mut syntax) = (shown(path), Syntax::of(path));
+            let bytes = if let Some(fetched) = self.fetched.get(path) {
+                (name, syntax) = (fetched.shown.clone(), fetched.syntax);
+                Ok(fetched.text.clone())
+            } else if is_remote(path) {
+                Err("it was not fetched".to_owned())
+            } else if is_stdin(path) {
+                "stdin".clone_into(&mut name);
+                self.stdin.clone().ok_or_else(|| "standard input was not read".to_owned())
             } else {
-                (shown(path), files.read(path, MAX_TEXT))
+                files.read(path, MAX_TEXT)
             };
             let layer = origins.push(Origin::Text(name));
             let bytes = bytes.map_err(|why| format!("can't be read: {why}"));
             let text = bytes.as_deref().map_err(String::clone);
             let text = text.and_then(|bytes| std::str::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned()));
             match text {
-                Ok(text) => layers.push(Syntax::of(path).parse(text, layer, mistakes)),
+                Ok(text) => layers.push(syntax.parse(text, layer, mistakes)),
                 Err(why) => mistakes.push(Place { layer, line: 0 }, "", why),
             }
         }
@@ -214,7 +234,8 @@ impl Sources {
 impl fmt::Debug for Sources {
     /// Files only: the rest may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sources").field("files", &self.files).finish_non_exhaustive()
+        let files: Vec<_> = self.files.iter().map(|file| shown(file)).collect();
+        f.debug_struct("Sources").field("files", &files).finish_non_exhaustive()
     }
 }
 
@@ -265,10 +286,28 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// A path as messages show it.
-fn shown(path: &Path) -> String {
+/// Whether it is no file: it begins with a scheme, as in `https://`.
+pub(crate) fn is_remote(path: &Path) -> bool {
+    let scheme = path.to_str().and_then(|text| text.split_once("://")).map(|(scheme, _)| scheme);
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    scheme.is_some_and(|scheme| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(inner)
+    })
+}
+
+/// A source as messages show it; of one that is no file, a user, a query or a fragment may be a secret.
+pub(crate) fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
-    if text.chars().any(char::is_control) { format!("{text:?}") } else { text.into_owned() }
+    let text = match text.split_once("://").filter(|_| is_remote(path)) {
+        None => text.into_owned(),
+        Some((scheme, rest)) => {
+            let end = rest.find(['?', '#']).unwrap_or(rest.len());
+            let authority_end = rest[..end].find('/').unwrap_or(end);
+            let begin = rest[..authority_end].rfind('@').map_or(0, |at| at + 1);
+            format!("{scheme}://{}", &rest[begin..end])
+        }
+    };
+    if text.chars().any(char::is_control) { format!("{text:?}") } else { text }
 }
 
 #[cfg(test)]

@@ -16,20 +16,35 @@ const TOO_DEEP: &str = "nested more than 16 deep";
 
 /// The language of a configuration text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Syntax {
+pub enum Syntax {
+    /// `.toml`, and whatever says nothing else.
     Toml,
+    /// `.yaml`, `.yml`.
     Yaml,
+    /// `.json`.
     Json,
 }
 
 impl Syntax {
     /// By extension; TOML when it says nothing else.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
         match extension.as_deref() {
             Some("yaml" | "yml") => Self::Yaml,
             Some("json") => Self::Json,
             _ => Self::Toml,
+        }
+    }
+
+    /// By the type of an answer, as in `application/yaml; charset=utf-8`; none when it says nothing of a language.
+    pub(crate) fn of_type(text: &str) -> Option<Self> {
+        let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let (_, name) = essence.split_once('/')?;
+        match name.rsplit('+').next().unwrap_or(name) {
+            "toml" | "x-toml" => Some(Self::Toml),
+            "yaml" | "x-yaml" | "vnd.yaml" => Some(Self::Yaml),
+            "json" => Some(Self::Json),
+            _ => None,
         }
     }
 
@@ -100,5 +115,27 @@ impl Lines {
     /// The line, from 1, that holds the byte at `offset`.
     fn line(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_of_an_answer_may_tell_its_language() {
+        for (text, want) in [
+            ("application/toml", Some(Syntax::Toml)),
+            ("Application/YAML; charset=utf-8", Some(Syntax::Yaml)),
+            ("text/x-yaml", Some(Syntax::Yaml)),
+            ("application/json;charset=utf-8", Some(Syntax::Json)),
+            ("application/vnd.example+json", Some(Syntax::Json)),
+            ("text/plain", None),
+            ("binary/octet-stream", None),
+            ("json", None),
+            ("", None),
+        ] {
+            assert_eq!(Syntax::of_type(text), want, "{text}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a target's requests go.
+//! Where requests go: a target's, and those for a configuration.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,22 +6,22 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use http::HeaderValue;
 use http::uri::{Authority, PathAndQuery};
 
-/// The parts of a target's URL.
+/// The parts of a URL.
 #[derive(Debug, Clone)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Whether it is spoken to over TLS.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
     /// Name or address to dial, without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) path: PathAndQuery,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) path: PathAndQuery,
     /// What the `Host` header says.
-    pub(super) authority: HeaderValue,
+    pub(crate) authority: HeaderValue,
 }
 
 /// Why a text is not a usable URL. Never repeats the text, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UrlError {
+pub(crate) enum UrlError {
     NoScheme,
     OtherScheme,
     Userinfo,
@@ -36,7 +36,7 @@ impl Endpoint {
     const MAX_HOST: usize = 253;
 
     /// Reads `http[s]://host[:port][/path][?query]`.
-    pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::NoScheme)?;
         let secure = scheme.eq_ignore_ascii_case("https");
         if !secure && !scheme.eq_ignore_ascii_case("http") {

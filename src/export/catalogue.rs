@@ -82,6 +82,14 @@ catalogue! {
         "When the running configuration was loaded, in Unix time.";
     RELOADS = COUNTER "hammerd_config_reloads_total" ["result"]
         "Reloads asked for and carried out or refused, by result.";
+    SOURCE_UP = GAUGE "hammerd_config_source_up" []
+        "Whether every source of the configuration that is no file answered when it was last asked; 1 without one.";
+    SOURCE_SUCCESS_TIME = GAUGE "hammerd_config_source_last_success_timestamp_seconds" []
+        "When all of these sources answered last, in Unix time; 0 without one.";
+    SOURCE_FETCHES = COUNTER "hammerd_config_source_fetches_total" ["result"]
+        "Answers of these sources, by whether their text was another one.";
+    SOURCE_FAILURES = COUNTER "hammerd_config_source_failures_total" ["reason"]
+        "Questions to these sources without an answer that is of use, by reason.";
     BUILD_INFO = GAUGE "hammerd_build_info" ["version", "revision", "rustc"]
         "1, with what this binary was built from.";
     WORKERS = GAUGE "hammerd_workers" []

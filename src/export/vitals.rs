@@ -11,6 +11,7 @@ use super::catalogue as c;
 use super::families::{Families, describe};
 use super::sharing::{self, Sharing};
 use super::sink::Sink;
+use crate::remote::{Reason, Stats};
 
 /// Written by the control thread, read at scrapes.
 pub struct Vitals {
@@ -20,11 +21,12 @@ pub struct Vitals {
     reloads_failed: AtomicU64,
     sharing: Mutex<Sharing>,
     log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>,
+    sources: Arc<Stats>,
 }
 
 impl Vitals {
-    /// The state right after the first configuration was loaded.
-    pub fn new(log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
+    /// The state right after the first configuration was loaded, from `sources` that are no files among others.
+    pub fn new(log_lines_lost: Arc<dyn Fn() -> u64 + Send + Sync>, sources: Arc<Stats>) -> Self {
         let vitals = Self {
             reload_successful: AtomicBool::new(true),
             reload_success_ms: AtomicU64::new(0),
@@ -32,6 +34,7 @@ impl Vitals {
             reloads_failed: AtomicU64::new(0),
             sharing: Mutex::default(),
             log_lines_lost,
+            sources,
         };
         vitals.stamp();
         vitals
@@ -71,7 +74,17 @@ pub struct VitalsCollector {
 impl VitalsCollector {
     /// A collector that reads `vitals`.
     pub fn new(vitals: Arc<Vitals>) -> prometheus::Result<Self> {
-        let own = [c::RELOAD_SUCCESSFUL, c::RELOAD_SUCCESS_TIME, c::RELOADS, c::BUILD_INFO, c::LOG_LINES_LOST];
+        let own = [
+            c::RELOAD_SUCCESSFUL,
+            c::RELOAD_SUCCESS_TIME,
+            c::RELOADS,
+            c::SOURCE_UP,
+            c::SOURCE_SUCCESS_TIME,
+            c::SOURCE_FETCHES,
+            c::SOURCE_FAILURES,
+            c::BUILD_INFO,
+            c::LOG_LINES_LOST,
+        ];
         let metrics = [own.as_slice(), &sharing::METRICS].concat();
         Ok(Self { vitals, descs: describe(&metrics)? })
     }
@@ -93,6 +106,18 @@ impl Collector for VitalsCollector {
         families.family(c::RELOADS);
         families.value(&["success"], load(&vitals.reloads_succeeded));
         families.value(&["failure"], load(&vitals.reloads_failed));
+        families.family(c::SOURCE_UP);
+        families.value(&[], f64::from(u8::from(vitals.sources.up())));
+        families.family(c::SOURCE_SUCCESS_TIME);
+        families.value(&[], vitals.sources.success_ms() as f64 / 1e3);
+        families.family(c::SOURCE_FETCHES);
+        let (changed, unchanged) = vitals.sources.answers();
+        families.value(&["changed"], changed as f64);
+        families.value(&["unchanged"], unchanged as f64);
+        families.family(c::SOURCE_FAILURES);
+        for (reason, count) in Reason::LABELS.into_iter().zip(vitals.sources.failures()) {
+            families.value(&[reason], count as f64);
+        }
         families.family(c::BUILD_INFO);
         families.value(&[env!("CARGO_PKG_VERSION"), env!("HAMMERD_REVISION"), env!("HAMMERD_RUSTC")], 1.0);
         vitals.update_sharing(|sharing| sharing::write(sharing, &mut families));

@@ -7,7 +7,7 @@ use crate::support::prometheus::{Prometheus, promtool_complaints};
 use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, client, target, wait_until};
 
 /// Every family, its type, and the labels of the series that a target has from the start.
-const CATALOGUE: [(&str, &str, &[&str]); 31] = [
+const CATALOGUE: [(&str, &str, &[&str]); 35] = [
     ("hammerd_requests_scheduled_total", "counter", &["target"]),
     ("hammerd_requests_dropped_total", "counter", &["target", "reason"]),
     ("hammerd_requests_started_total", "counter", &["target"]),
@@ -35,6 +35,10 @@ const CATALOGUE: [(&str, &str, &[&str]); 31] = [
     ("hammerd_config_last_reload_successful", "gauge", &[]),
     ("hammerd_config_last_reload_success_timestamp_seconds", "gauge", &[]),
     ("hammerd_config_reloads_total", "counter", &["result"]),
+    ("hammerd_config_source_up", "gauge", &[]),
+    ("hammerd_config_source_last_success_timestamp_seconds", "gauge", &[]),
+    ("hammerd_config_source_fetches_total", "counter", &["result"]),
+    ("hammerd_config_source_failures_total", "counter", &["reason"]),
     ("hammerd_build_info", "gauge", &["version", "revision", "rustc"]),
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_resident_memory_bytes", "gauge", &[]),

@@ -361,7 +361,8 @@ fn label_values_of_any_kind_are_read_as_they_were_by_decoders_of_others() {
         };
         roster.describe(&name.as_str().into(), info);
     }
-    let exports = Exports::new(Arc::new(roster), Arc::new(Vitals::new(Arc::new(|| 0)))).expect("a sound catalogue");
+    let exports = Exports::new(Arc::new(roster), Arc::new(Vitals::new(Arc::new(|| 0), Arc::default())))
+        .expect("a sound catalogue");
     let whole = |format| exports.whole(format).expect("sound families");
     assert_eq!(odd_in_protobuf(&whole(Format::Protobuf)), values);
     assert_eq!(odd_in_text("openmetrics.parser", &whole(Format::OpenMetrics)), values);

@@ -41,6 +41,7 @@ mod scale;
 mod screenshots;
 mod soak;
 mod sockets;
+mod sources;
 mod streams;
 mod tls;
 mod traffic;

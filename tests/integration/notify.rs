@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Daemon, Origin, PATIENCE, Reply, let_pass, target, wait_until};
+use crate::support::{Daemon, Origin, PATIENCE, Reply, let_pass, target};
 
 /// A service manager's end of the socket.
 struct Manager {
@@ -153,8 +153,7 @@ fn a_manager_that_is_not_there_or_not_meant_stops_nothing() {
         let mut daemon = Daemon::builder(&config).env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "200000").start();
         daemon.scrape_after("a", 20.0);
         assert!(daemon.reload());
-        wait_until("a line or none", PATIENCE, || daemon.log_with(&["service manager"]).len() >= logged);
-        assert_eq!(daemon.log_with(&["service manager"]).len(), logged, "{socket:?}: {:?}", daemon.log_lines());
+        daemon.wait_log(&["service manager"], logged);
         assert_eq!(daemon.stop().0.code(), Some(0));
     }
 }

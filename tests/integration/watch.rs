@@ -55,12 +55,11 @@ fn a_file_that_changes_is_one_reload_and_a_bad_one_is_refused_once() {
     std::fs::write(&file, config("50/s")).expect("a file");
     daemon.signal(Signal::CONT);
     wait_reloads(&daemon, (3.0, 0.0), 50.0);
-    assert_eq!(daemon.log_with(&["a file of the configuration has changed"]).len(), 3);
+    daemon.wait_log(&["a file of the configuration has changed"], 3);
 
     write(&file, "nonsense");
     wait_reloads(&daemon, (3.0, 1.0), 50.0);
-    let refused = daemon.log_with(&["reload refused", "hammerd.toml:1"]);
-    assert_eq!(refused.len(), 1, "{:?}", daemon.log_lines());
+    daemon.wait_log(&["reload refused", "hammerd.toml:1"], 1);
     assert_eq!(daemon.scrape().value("hammerd_config_last_reload_successful", &[]), 0.0);
     // A signal finds the same, and says it again; then there is nothing that would have changed.
     assert!(!daemon.reload());

@@ -28,7 +28,7 @@ fn many() -> Face {
         roster.enlist(&name, ledger);
         (0..number % 7).for_each(|_| writer.start());
     }
-    let exports = Exports::new(Arc::new(roster), Arc::new(Vitals::new(Arc::new(|| 0)))).unwrap();
+    let exports = Exports::new(Arc::new(roster), Arc::new(Vitals::new(Arc::new(|| 0), Arc::default()))).unwrap();
     Face { exports, ..face() }
 }
 

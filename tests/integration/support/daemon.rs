@@ -303,6 +303,13 @@ impl Daemon {
         lines.into_iter().filter(|line| words.iter().all(|word| line.to_string().contains(word))).collect()
     }
 
+    /// Waits for as many log lines that contain all of these words; there must not be more.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, words: &[&str], count: usize) {
+        wait_until(&format!("{count} lines with {words:?}"), PATIENCE, || self.log_with(words).len() >= count);
+        assert_eq!(self.log_with(words).len(), count, "lines with {words:?}: {:?}", self.log_lines());
+    }
+
     /// Descriptors that it holds open.
     pub(crate) fn open_descriptors(&self) -> usize {
         let pid = self.pid.as_raw_nonzero();

@@ -19,7 +19,7 @@ pub(crate) const BIG_BODY: usize = 64 * 1024;
 const SOCKET: &str = "nginx.sock";
 
 /// A running nginx. It serves `/` (200, `ok`), `/close` (200, and ends the connection), `/204`, `/500`, `/redirect`,
-/// `/64k` and `/slow` (about two seconds).
+/// `/64k`, `/slow` (about two seconds) and what is [put](Nginx::put) below `/files/`.
 pub(crate) struct Nginx {
     process: Process,
     ports: Ports,
@@ -123,6 +123,7 @@ impl Builder {
         };
         write("64k", &vec![b'x'; BIG_BODY]);
         write("slow", &[b'y'; 3 * 1024]);
+        std::fs::create_dir(directory.path().join("files")).expect("a directory");
         if let Some(certificate) = &self.certificate {
             write("cert.pem", certificate.cert.as_bytes());
             write("key.pem", certificate.key.as_bytes());
@@ -200,6 +201,7 @@ const LOCATIONS: &str = r#"
         location = /redirect { return 302 /; }
         location = /64k { }
         location = /slow { limit_rate 1k; }
+        location /files/ { }
 "#;
 
 impl Nginx {
@@ -236,6 +238,14 @@ impl Nginx {
     /// URL of a path where a client certificate is asked for.
     pub(crate) fn mutual_url(&self, path: &str) -> String {
         format!("https://{}{path}", self.ports.at(self.ports.mutual))
+    }
+
+    /// Serves this text below `/files/`, or nothing any more. Its `ETag` is made of its time in seconds and its size.
+    pub(crate) fn put(&self, name: &str, text: Option<&str>) {
+        let path = self.directory.path().join("files").join(name);
+        let Some(text) = text else { return std::fs::remove_file(path).expect("a file") };
+        let next = self.directory.path().join("next");
+        std::fs::write(&next, text).and_then(|()| std::fs::rename(next, path)).expect("a file");
     }
 
     /// Where it listens for HTTP/1.1.
