@@ -66,8 +66,9 @@ enum Command {
 
 #[derive(Args)]
 struct SourceArgs {
-    /// Configuration file (TOML; YAML or JSON by extension), or https://... for one that is fetched and followed; later
-    /// ones overlay earlier ones; - reads stdin; without it, the one that `HAMMERD_CONFIG` names
+    /// Configuration file (TOML; YAML or JSON by extension), or one that is fetched and followed, as in
+    /// `https://host/path` and `s3://bucket/key`; later ones overlay earlier ones; - reads stdin; without it, the one that
+    /// `HAMMERD_CONFIG` names
     #[arg(short, long = "config", value_name = "FILE")]
     config: Vec<PathBuf>,
 }

@@ -8,8 +8,11 @@
 //! Left out: what is in an answer. Whether it is a configuration is for [`config`](crate::config) to say.
 
 mod ask;
+mod credentials;
 mod follow;
 mod location;
+mod s3;
+mod sigv4;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +32,7 @@ use tracing::{info, warn};
 pub use self::follow::Follower;
 
 use self::ask::Answer;
+use self::credentials::Wallet;
 use self::location::{Location, Place};
 use crate::clock;
 use crate::config::{Fetched, Sources, Syntax, is_remote};
@@ -128,6 +132,7 @@ struct Source {
     last_modified: Option<HeaderValue>,
     /// Made when it is first needed, and again after it failed: then the system's roots are read again.
     tls: Option<Rc<Tls>>,
+    wallet: Wallet,
     /// Why the last try failed.
     fault: Option<Reason>,
 }
@@ -163,7 +168,15 @@ impl Remote {
         let mut remote = Vec::new();
         for file in sources.files.iter().filter(|file| is_remote(file)) {
             let location = Location::parse(file).map_err(Missing::Name)?;
-            remote.push(Source { location, latest: None, etag: None, last_modified: None, tls: None, fault: None });
+            remote.push(Source {
+                location,
+                latest: None,
+                etag: None,
+                last_modified: None,
+                tls: None,
+                wallet: Wallet::default(),
+                fault: None,
+            });
         }
         if remote.is_empty() {
             return Ok(None);
@@ -291,6 +304,13 @@ impl Source {
             Place::Http(endpoint) => {
                 headers.extend(token(variables).await?.map(|token| (AUTHORIZATION, token)));
                 ask::get(endpoint, headers, &mut self.tls, resolver).await
+            }
+            Place::S3(object) => {
+                let (endpoint, signed) = object.signed(variables, &mut self.wallet, resolver).await?;
+                headers.extend(signed);
+                let answer = ask::get(&endpoint, headers, &mut self.tls, resolver).await;
+                // They may have expired.
+                answer.inspect_err(|_| self.wallet.forget())
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::s3::Object;
 use crate::config::{Endpoint, Syntax, UrlError, shown_source};
 
 /// A source that is no file.
@@ -19,10 +20,12 @@ pub(super) struct Location {
 pub(super) enum Place {
     /// By its URL.
     Http(Endpoint),
+    /// As an object of S3.
+    S3(Object),
 }
 
 impl Location {
-    /// Reads `https://host/path`, or says what is wrong with it.
+    /// Reads `https://host/path` or `s3://bucket/key`, or says what is wrong with it.
     pub(super) fn parse(path: &Path) -> Result<Self, String> {
         let shown = shown_source(path);
         let text = path.to_str().ok_or_else(|| format!("{shown}: it is not UTF-8 text"))?;
@@ -38,7 +41,15 @@ impl Location {
                     error => format!("{shown}: {error}"),
                 })?)
             }
-            _ => return Err(format!("{shown}: a configuration is a file, - for stdin, https:// or http://")),
+            Some(("s3", rest)) => Place::S3(
+                Object::parse(rest)
+                    .ok_or_else(|| format!("{shown}: an object is as in s3://bucket/path/hammerd.toml"))?,
+            ),
+            _ => {
+                return Err(format!(
+                    "{shown}: a configuration is a file, - for stdin, https://, http:// or s3://bucket/key"
+                ));
+            }
         };
         Ok(Self { path: path.to_owned(), shown, place })
     }
@@ -47,6 +58,7 @@ impl Location {
     pub(super) fn syntax(&self) -> Syntax {
         match &self.place {
             Place::Http(endpoint) => Syntax::of(Path::new(endpoint.path.path())),
+            Place::S3(object) => Syntax::of(Path::new(&object.key)),
         }
     }
 }
@@ -60,6 +72,8 @@ mod tests {
         for (text, words) in [
             ("ftp://a.example/x", ["ftp://a.example/x", "https://"]),
             ("https://", ["https://", "host"]),
+            ("s3://bucket", ["s3://bucket", "s3://bucket/path/hammerd.toml"]),
+            ("s3://Bucket/x", ["s3://Bucket/x", "s3://bucket/path/hammerd.toml"]),
             ("https://me:s3cret@a.example/x", ["a.example/x", "HAMMERD_CONFIG_TOKEN"]),
             ("https://a.example/x#s3cret", ["https://a.example/x", "fragment"]),
             ("https://a.example:99999/x?sig=s3cret", ["https://a.example:99999/x", "65535"]),
@@ -74,6 +88,7 @@ mod tests {
         for (text, shown, syntax) in [
             ("https://a.example/x.yaml?X-Amz-Signature=s3cret", "https://a.example/x.yaml", Syntax::Yaml),
             ("HTTP://a.example/x.json", "HTTP://a.example/x.json", Syntax::Json),
+            ("s3://bucket/a/x.yml", "s3://bucket/a/x.yml", Syntax::Yaml),
             ("http://a.example/x?y.json", "http://a.example/x", Syntax::Toml),
         ] {
             let location = Location::parse(Path::new(text)).expect(text);

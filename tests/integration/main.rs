@@ -10,6 +10,7 @@ mod support;
 mod addresses;
 mod admin;
 mod balancer;
+mod buckets;
 mod cli;
 mod config;
 mod crowd;

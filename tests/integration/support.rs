@@ -18,6 +18,7 @@ pub(crate) mod frames;
 pub(crate) mod grafana;
 pub(crate) mod haproxy;
 pub(crate) mod ledger;
+pub(crate) mod moto;
 pub(crate) mod net;
 pub(crate) mod nghttpd;
 pub(crate) mod nginx;
@@ -112,7 +113,16 @@ pub(crate) fn skip(test: &str, why: &str) {
 
 /// A server that is no Debian package: `tests/run` installs it beside what cargo builds.
 pub(crate) fn installed(name: &str) -> PathBuf {
-    let beside = Path::new(env!("CARGO_BIN_EXE_hammerd")).ancestors().map(|up| up.join("peers/bin").join(name));
+    installed_in("peers/bin", name)
+}
+
+/// The same of one that has an environment of its own, because of all that it needs.
+pub(crate) fn judge(name: &str) -> PathBuf {
+    installed_in("peers/judges/bin", name)
+}
+
+fn installed_in(directory: &str, name: &str) -> PathBuf {
+    let beside = Path::new(env!("CARGO_BIN_EXE_hammerd")).ancestors().map(|up| up.join(directory).join(name));
     let found = beside.into_iter().find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is not installed: tests/run does that, once"))
 }
