@@ -20,10 +20,12 @@ const WHOLE: &str = "healthy";
 const OVER_TLS: [&str; 2] = [WHOLE, "unchecked"];
 
 /// Panels whose healthy value is 0 and whose other state can't be had beside the rest, each with what that state is.
-const ZERO: [(&str, &str); 3] = [
+const ZERO: [(&str, &str); 5] = [
     ("Configuration", "it is refused, which is the 0"),
     ("Cut off", "only a drain that runs out of time cuts off, and ends the daemon"),
     ("Log lines lost", "a log pipe that is full"),
+    ("Membership", "a list of members that is read"),
+    ("Clock against grid", "a wall clock that was set"),
 ];
 
 /// A daemon in every state at once, seen by a Prometheus that stores classic histograms and by one that stores native
@@ -67,6 +69,7 @@ impl World {
             target("overloaded", &silent.url("/"), "40/s", "max_in_flight = 2\ntimeout = \"300ms\""),
             target("refused", &format!("http://{}/", closed_port()), "5/s", ""),
             target("unchecked", &over_tls, "5/s", "tls.insecure_skip_verify = true"),
+            "[shard]\nindex = 1\ncount = 2\n".to_owned(),
         ]
         .concat();
         let daemon = Daemon::start(&(lasting.clone() + &target("leaving", &nginx.url("/"), "20/s", "")));
