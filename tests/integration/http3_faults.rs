@@ -243,7 +243,7 @@ fn requests_that_a_farewell_leaves_unserved_are_sent_elsewhere() {
     // On the first connection the first request is the last that is served, and of the others nothing is heard.
     let origin = origin(&trust, |request| match (request.connection, request.index) {
         (0, 0) => Answer::of([
-            Step::Pause(Duration::from_millis(500)),
+            Step::Pause(Duration::from_millis(1500)),
             Step::Control(farewell(1)),
             Step::Send([head(200, None), data(b"ok")].concat()),
             Step::Finish,
