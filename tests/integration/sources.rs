@@ -107,7 +107,7 @@ fn a_source_that_misbehaves_is_counted_by_its_reason_and_changes_nothing() {
     let mut daemon = Daemon::builder(BESIDE).arg("--config").arg(&source.url("/a")).start();
     let far = "HTTP/1.1 200 OK\r\nContent-Length: 16777217\r\n\r\n";
     let endless = Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        .forever([b"10000\r\n".as_slice(), &[b'#'; 0x10000], b"\r\n"].concat(), Duration::ZERO);
+        .forever([b"10000\r\n".as_slice(), &vec![b'#'; 0x10000], b"\r\n"].concat(), Duration::ZERO);
     let cases = [
         ("status", Reply::status(503)),
         ("redirect", Reply::status(302).header("Location", "/a")),
@@ -128,6 +128,8 @@ fn a_source_that_misbehaves_is_counted_by_its_reason_and_changes_nothing() {
     }
     let scrape = daemon.scrape_when("a good answer", is_up);
     assert_eq!(reloads(&scrape), (0.0, 0.0), "without a validator it is still the same text");
+    let peak = daemon.peak_resident_bytes();
+    assert!(peak < 128 << 20, "{peak} bytes for texts of at most 16 MiB");
     drop(source);
     let scrape = daemon.scrape_when("refused connections", |scrape| failures(scrape, "connect") >= 1.0);
     assert_eq!(asked_rate(&scrape), 20.0);

@@ -117,6 +117,8 @@ fn a_config_map_that_is_swapped_is_one_reload_each_time() {
     wait_until("the latest token", PATIENCE, || {
         origin.requests().last().and_then(|request| request.header("x-token")) == Some("token-3")
     });
+    let_pass(Duration::from_secs(3));
+    assert_eq!(reloads(&daemon.scrape()), (3.0, 0.0), "a link that stays is no change");
 }
 
 /// Secrets, bodies and certificates are looked after as the configuration itself, also those that were not there.
