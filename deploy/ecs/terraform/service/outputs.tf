@@ -8,6 +8,11 @@ output "task_definition_arn" {
   value       = aws_ecs_task_definition.hammerd.arn
 }
 
+output "task_role_name" {
+  description = "hammerd's own role, to allow it more: reading its configuration from S3, say."
+  value       = aws_iam_role.task.name
+}
+
 output "security_group_id" {
   description = "Allow this group at your targets."
   value       = aws_security_group.hammerd.id
