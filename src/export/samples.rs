@@ -117,16 +117,19 @@ impl Samples {
 
 fn write_responses(name: &str, numbers: &mut Numbers<'_>, sink: &mut impl Sink) {
     let codes = numbers.next();
-    // A healthy target's series is there before its first response.
-    if codes == 0 {
-        sink.value(&[name, "200"], 0.0);
-    }
+    let mut seen_good = false;
     for _ in 0..codes {
         let (status, count) = (numbers.next(), numbers.next() as f64);
+        seen_good |= status == 200;
         if status == u64::from(Snapshot::OTHER_STATUS) {
             sink.value(&[name, "other"], count);
         } else {
             sink.value(&[name, itoa::Buffer::new().format(status)], count);
         }
+    }
+    // A healthy target's series is there before its first response, and stays when another code comes first: a rate of what
+    // begins anew lacks its beginning, and an alert on what is not there never fires.
+    if !seen_good {
+        sink.value(&[name, "200"], 0.0);
     }
 }

@@ -68,7 +68,7 @@ fn a_scraper_gets_the_encoding_that_it_asks_for() {
 }
 
 /// What asks for protobuf.
-const NATIVE: Options<'_> = Options { native_histograms: true, exemplars: false, rules: &[] };
+const NATIVE: Options<'_> = Options { native_histograms: true, exemplars: false, rules: &[], twice: false };
 
 const LATENCY: &str = "hammerd_request_latency_seconds";
 
@@ -132,7 +132,7 @@ fn exemplars_lead_to_requests_in_the_targets_log() {
     ];
     let daemon = Daemon::start(&config.concat());
     for native_histograms in [true, false] {
-        let options = Options { native_histograms, exemplars: true, rules: &[] };
+        let options = Options { native_histograms, exemplars: true, rules: &[], twice: false };
         let prometheus = Prometheus::start_with("1s", &[daemon.address()], options);
         let known = |target: &str| prometheus.trace_ids(&format!("{{__name__=~'{LATENCY}.*',target='{target}'}}"));
         for (target, outcome, flags) in [("sampled", 200, "01"), ("unsampled", 500, "00")] {
@@ -238,6 +238,18 @@ fn every_encoding_tells_the_same_of_the_ledger() {
     }
 }
 
+/// A rate of a series that comes and goes lacks its beginning, and an alert on one that is gone never fires.
+#[test]
+fn the_series_of_good_responses_stays_when_others_come_first() {
+    let origin = Origin::start(|_| Reply::status(503));
+    let daemon = Daemon::start(
+        &[target("bad", &origin.url("/"), "50/s", ""), target("idle", &origin.url("/"), "1/h", "")].concat(),
+    );
+    let scrape = daemon.scrape_after("bad", 5.0);
+    let good = |name| scrape.value("hammerd_responses_total", &[("target", name), ("code", "200")]);
+    assert_eq!((good("bad"), good("idle")), (0.0, 0.0));
+}
+
 /// A query that nobody has ever asked is a guess.
 #[test]
 fn every_query_of_the_reference_has_an_answer() {
@@ -251,8 +263,10 @@ fn every_query_of_the_reference_has_an_answer() {
         target("secured", &nginx.https1_url("/"), "20/s", "tls.insecure_skip_verify = true"),
     ];
     let daemon = Daemon::start(&config.concat());
-    let prometheus = Prometheus::start("1s", &[daemon.address()]);
-    let rates = |elements: &[Element]| elements.len() == 2 && elements.iter().all(|(_, rate)| *rate > 0.0);
+    // Under two jobs, so that a query that matches by half of what tells series apart is refused.
+    let twice = Options { twice: true, ..Options::default() };
+    let prometheus = Prometheus::start_with("1s", &[daemon.address()], twice);
+    let rates = |elements: &[Element]| elements.len() == 4 && elements.iter().all(|(_, rate)| *rate > 0.0);
     prometheus.query_until("rate(hammerd_requests_total[5m])", rates);
     for query in queries {
         let answer = prometheus.query(query);

@@ -32,6 +32,8 @@ pub(crate) struct Options<'a> {
     pub(crate) exemplars: bool,
     /// Files of rules, evaluated as often as it scrapes.
     pub(crate) rules: &'a [&'a str],
+    /// Scrapes everything as a second job, too, as where a pod is found by itself and by its service.
+    pub(crate) twice: bool,
 }
 
 /// One element of the answer to an instant query.
@@ -49,14 +51,17 @@ impl Prometheus {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = directory.path().join("prometheus.yml");
         let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
-        let text = format!(
+        let mut text = format!(
             "global: {{ scrape_interval: {scrape_interval}, scrape_timeout: {scrape_interval}, \
              evaluation_interval: {scrape_interval} }}\n\
              rule_files: {:?}\n\
-             scrape_configs:\n- job_name: hammerd\n  static_configs: [{{ targets: [{}] }}]\n",
+             scrape_configs:\n",
             options.rules,
-            targets.join(", ")
         );
+        for job in if options.twice { &["hammerd", "again"][..] } else { &["hammerd"] } {
+            let targets = targets.join(", ");
+            text += &format!("- job_name: {job}\n  static_configs: [{{ targets: [{targets}] }}]\n");
+        }
         std::fs::write(&config, text).expect("prometheus.yml");
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", config.display()));
