@@ -19,6 +19,7 @@ from queries import (
     quantile,
     rate,
     select,
+    sent_of_asked,
     share,
     share_of_range,
     total,
@@ -54,8 +55,9 @@ def first_screen(h):
         ),
         stat(
             "Sent of asked",
-            "Requests started, as a share of what was asked for. Below 1: arrivals are dropped, or hammerd stood still.",
-            [query(f"{total(rate(STARTED))}\n/\n{total(ASKED)}")],
+            "Requests started, as a share of what was asked for. Below 1: arrivals are dropped, or hammerd stood still. Of "
+            "less than one a second: of what came due over the time shown.",
+            [query(sent_of_asked())],
             small,
             "percentunit",
             SENT_STEPS,

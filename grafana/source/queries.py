@@ -124,6 +124,16 @@ def share_of_range(part, whole, by="", over=grown):
     return f"{total(over(part), by)} / {total(over(whole), by)}"
 
 
+def sent_of_asked(by=""):
+    """What was sent, as a share of what was asked for.
+
+    Where less than one a second is asked for, a window has too few arrivals to tell, most often none: there it is the share
+    of what came due over all that is shown.
+    """
+    fast = f"{total(rate(STARTED), by)} / ({total(ASKED, by)} >= 1)"
+    return f"{fast}\nor\n{share_of_range(STARTED, SCHEDULED, by, grown_to_the_end)}"
+
+
 def quantile_name(q):
     """0.999 as p99.9."""
     return f"p{q * 100:g}"

@@ -38,6 +38,7 @@ from queries import (
     quantile_name,
     rate,
     select,
+    sent_of_asked,
     share_of_range,
     total,
     worst,
@@ -106,11 +107,12 @@ def targets(h):
         ),
         lines(
             "Behind the asked rate",
-            "What the targets lack that are furthest behind: asked for and not sent, as a share of what was asked for.",
+            "What the targets lack that are furthest behind: asked for and not sent, as a share of what was asked for. Of less "
+            "than one a second: due and not sent over the time shown.",
             [
                 query(
                     worst(
-                        f"clamp_min(1 - {total(rate(STARTED), 'target')} / {total(ASKED, 'target')}, 0)",
+                        f"clamp_min(1 - ({sent_of_asked('target')}), 0)",
                         f"1 - {share_of_range(STARTED, SCHEDULED, 'target', grown_to_the_end)}",
                         "target",
                     ),

@@ -14,7 +14,7 @@ use crate::support::prometheus::{Options, Prometheus};
 use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, target, wait_for};
 
 /// What the daemon does at once: each target is in a state of its own.
-const TARGETS: [&str; 5] = ["failing", "healthy", "overloaded", "refused", "unchecked"];
+const TARGETS: [&str; 6] = ["failing", "healthy", "overloaded", "refused", "seldom", "unchecked"];
 /// The one that has everything that a target can have, TLS and a name among it.
 const WHOLE: &str = "healthy";
 const OVER_TLS: [&str; 2] = [WHOLE, "unchecked"];
@@ -68,6 +68,7 @@ impl World {
             target("healthy", &over_tls, "50/s", &trust),
             target("overloaded", &silent.url("/"), "40/s", "max_in_flight = 2\ntimeout = \"300ms\""),
             target("refused", &format!("http://{}/", closed_port()), "5/s", ""),
+            target("seldom", &nginx.url("/"), "1/h", ""),
             target("unchecked", &over_tls, "5/s", "tls.insecure_skip_verify = true"),
             "[shard]\nindex = 1\ncount = 2\n".to_owned(),
         ]
@@ -79,7 +80,7 @@ impl World {
             Prometheus::start_with(
                 "1s",
                 &[daemon.address()],
-                Options { native_histograms, exemplars: false, rules: &rules },
+                Options { native_histograms, rules: &rules, ..Options::default() },
             )
         };
         let both = [false, true].map(watch);
@@ -117,9 +118,17 @@ impl Seen {
         both.map(|prometheus| Self { prometheus, at: format!("{:.3}", times.next().expect("a time").as_secs_f64()) })
     }
 
-    /// Asks for an instant vector.
+    /// Asks for an instant vector, and tells what it has.
     #[track_caller]
     fn ask(&self, expression: &str) -> Found {
+        let (elements, values) = self.values(expression);
+        let above_zero = values.iter().filter(|&&value| value > 0.0).count();
+        Found { elements, numbers: values.len(), above_zero }
+    }
+
+    /// How many elements an instant vector has, and those that are numbers.
+    #[track_caller]
+    fn values(&self, expression: &str) -> (usize, Vec<f64>) {
         let answer = self.prometheus.get("/api/v1/query", &[("query", expression), ("time", &self.at)]);
         let elements = list(&answer["result"]);
         // A native histogram counts as its number of observations.
@@ -127,9 +136,7 @@ impl Seen {
             Some(value) => text(&value[1]).parse().unwrap_or(f64::NAN),
             None => text(&element["histogram"][1]["count"]).parse().unwrap_or(f64::NAN),
         };
-        let values: Vec<f64> = elements.iter().map(value).filter(|value| !value.is_nan()).collect();
-        let above_zero = values.iter().filter(|&&value| value > 0.0).count();
-        Found { elements: elements.len(), numbers: values.len(), above_zero }
+        (elements.len(), elements.iter().map(value).filter(|value| !value.is_nan()).collect())
     }
 }
 
@@ -142,7 +149,8 @@ fn everything_on_the_dashboards_has_data_in_the_state_that_it_is_for() {
     panels_have_data(&native, &world.native, &world);
     rules_have_data(&world.classic);
     rules_have_data(&world.native);
-    for dashboard in [&classic, &native] {
+    for (dashboard, seen) in [(&classic, &world.classic), (&native, &world.native)] {
+        what_is_asked_seldom_is_not_behind(dashboard, seen);
         variables_have_choices(dashboard, &world);
         annotations_have_data(dashboard, &world);
     }
@@ -169,6 +177,22 @@ fn panels_have_data(dashboard: &Dashboard, seen: &Seen, world: &World) {
                 assert_eq!(found.elements == 0, is_empty, "{at}: of {target}: {found:?}");
                 assert!(target != WHOLE || found.numbers > 0, "{at}: of {target}: {found:?}");
             }
+        }
+    }
+}
+
+/// A target without an arrival in the last minute lacks nothing.
+fn what_is_asked_seldom_is_not_behind(dashboard: &Dashboard, seen: &Seen) {
+    let seldom = Choice { target: "seldom".to_owned(), ..Choice::all() };
+    for (title, least, most) in [("Sent of asked", 0.95, 1.05), ("Behind the asked rate", 0.0, 0.05)] {
+        let panel = dashboard.panels().into_iter().find(|panel| panel.title() == title).expect("the panel");
+        for expression in panel.expressions() {
+            let (_, values) = seen.values(&seldom.fill(expression));
+            assert!(
+                values.iter().all(|value| (least..=most).contains(value)),
+                "{}: {title}: {values:?}",
+                dashboard.file
+            );
         }
     }
 }
