@@ -62,8 +62,12 @@ export class Table {
   /** Shows the targets of an answer, in its order. */
   show(answer) {
     this.#shown = answer;
+    const focused = this.#rows.find(({ button }) => button === document.activeElement);
+    const name = focused?.name;
     answer.targets.forEach((target, index) => this.#row(index).fill(target, answer, this.#open.has(target.name)));
     for (const row of this.#rows.splice(answer.targets.length)) row.remove();
+    // Who was on a target when the order changed stays on that target.
+    if (focused?.name !== name) this.#rows.find((row) => row.name === name)?.button.focus({ preventScroll: true });
   }
 
   /** Draws all strips again: their size or colours have changed. */
@@ -89,7 +93,7 @@ export class Table {
 
 class Row {
   drawn = null;
-  #name = null;
+  name = null;
 
   constructor(toggle) {
     const part = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
@@ -98,7 +102,7 @@ class Row {
     this.button = this.line.querySelector("button");
     this.cells = Object.fromEntries([...this.line.querySelectorAll("[data-cell]")].map((cell) => [cell.dataset.cell, cell]));
     this.strips = Object.fromEntries([...this.line.querySelectorAll("canvas")].map((strip) => [strip.dataset.strip, strip]));
-    this.button.addEventListener("click", () => toggle(this.#name));
+    this.button.addEventListener("click", () => toggle(this.name));
   }
 
   remove() {
@@ -107,7 +111,7 @@ class Row {
   }
 
   fill(target, answer, open) {
-    this.#name = target.name;
+    this.name = target.name;
     this.line.dataset.state = target.state;
     this.line.dataset.name = target.name;
     const labels = Object.entries(target.labels).map(([name, value]) => `${name}=${value}`);
