@@ -1,6 +1,6 @@
 //! `hammerd hit URL`: one target, given by flags, for a while.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -91,13 +91,24 @@ pub(super) fn hit(args: HitArgs) -> u8 {
         Ok(live) => live,
         Err(error) => return fail(&format!("standard error can't be used: {error}")),
     };
-    start(&logs, config, |options| Options {
-        sources,
-        duration: args.duration,
-        output: args.output.into(),
-        live: live.map(|live| Box::new(move |view: &RosterView| live.draw(view)) as _),
-        ..options
-    })
+    let mut results = None;
+    let code = start(&logs, config, |options| {
+        results = Some(options.results.clone());
+        Options {
+            sources,
+            duration: args.duration,
+            output: args.output.into(),
+            live: live.map(|live| Box::new(move |view: &RosterView| live.draw(view)) as _),
+            ..options
+        }
+    });
+    // The summary is all that it was for. (A daemon has /metrics, and stops for no reader.)
+    match results {
+        Some(results) if code == super::exit::OK && results.lost() > 0 => {
+            fail("standard output: the summary can't be written there")
+        }
+        _ => code,
+    }
 }
 
 /// Faults are in the live line and the summary; lines about them would only tear it.
@@ -111,8 +122,31 @@ fn quiet() -> String {
 struct Live {
     terminal: Outlet,
     begun: Instant,
-    started_before: Cell<u64>,
+    speed: RefCell<Speed>,
     drawn: Cell<bool>,
+}
+
+/// How fast it goes.
+#[derive(Debug, Default)]
+struct Speed {
+    per_second: f64,
+    /// What was started when it was measured last, and when that was.
+    started: u64,
+    at: Duration,
+}
+
+impl Speed {
+    /// Below this a difference says little; the last drawing can come right behind the one before.
+    const LEAST: Duration = Duration::from_millis(500);
+
+    fn measure(&mut self, at: Duration, started: u64) -> f64 {
+        let passed = at.saturating_sub(self.at);
+        if passed >= Self::LEAST {
+            let per_second = started.saturating_sub(self.started) as f64 / passed.as_secs_f64();
+            *self = Self { per_second, started, at };
+        }
+        self.per_second
+    }
 }
 
 impl Live {
@@ -121,8 +155,8 @@ impl Live {
         if !io::stderr().is_terminal() {
             return Ok(None);
         }
-        let (started_before, drawn) = (Cell::new(0), Cell::new(false));
-        Ok(Some(Self { terminal: Outlet::stderr()?, begun: Instant::now(), started_before, drawn }))
+        let (speed, drawn) = (RefCell::default(), Cell::new(false));
+        Ok(Some(Self { terminal: Outlet::stderr()?, begun: Instant::now(), speed, drawn }))
     }
 
     fn draw(&self, view: &RosterView) {
@@ -133,21 +167,35 @@ impl Live {
             latency.merge(histogram);
         }
         let quantile = |q| latency.quantile(&target.info.shape, q).map_or("-".to_owned(), report::duration);
-        let rate = counts.started - self.started_before.replace(counts.started);
+        let elapsed = self.begun.elapsed();
+        let rate = self.speed.borrow_mut().measure(elapsed, counts.started);
         let failed = counts.latency[Verdict::Failed.index()].count;
+        // What is cut off first, where there is little room, is what can be done without.
         let line = format!(
-            "{:>4}s {rate}/s  sent {} failed {failed} dropped {} open {}  p50 {} p99 {}",
-            self.begun.elapsed().as_secs(),
-            counts.started,
-            counts.dropped.iter().sum::<u64>(),
-            counts.in_flight,
+            "{:>4}s {rate:.0}/s  p50 {} p99 {}  sent {} failed {} dropped {} open {}",
+            elapsed.as_secs(),
             quantile(0.5),
             quantile(0.99),
+            short(counts.started),
+            short(failed),
+            short(counts.dropped.iter().sum()),
+            short(counts.in_flight),
         );
         self.drawn.set(true);
         // A line that is longer than the terminal is wide can't be drawn over.
         let line: String = line.chars().take(columns().saturating_sub(1)).collect();
         self.terminal.write(format!("\r\x1b[K{line}"));
+    }
+}
+
+/// A count in at most five characters, up to a thousand millions; what it is exactly says the summary.
+fn short(count: u64) -> String {
+    match count {
+        0..100_000 => count.to_string(),
+        100_000..1_000_000 => format!("{}k", count / 1_000),
+        1_000_000..10_000_000 => format!("{}.{:02}M", count / 1_000_000, count % 1_000_000 / 10_000),
+        10_000_000..100_000_000 => format!("{}.{}M", count / 1_000_000, count % 1_000_000 / 100_000),
+        _ => format!("{}M", count / 1_000_000),
     }
 }
 
@@ -162,6 +210,45 @@ impl Drop for Live {
         if self.drawn.get() {
             self.terminal.write("\n");
             self.terminal.flush(FLUSH_PATIENCE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_speed_is_that_of_the_time_since_it_was_measured() {
+        let mut speed = Speed::default();
+        for (at_ms, started, per_second) in [
+            (0, 0, 0.0),
+            (1_000, 50, 50.0),
+            (3_000, 150, 50.0),
+            // Too soon to tell.
+            (3_010, 150, 50.0),
+            (3_499, 175, 50.0),
+            (3_500, 170, 40.0),
+            (10_000, 170, 0.0),
+        ] {
+            assert_eq!(speed.measure(Duration::from_millis(at_ms), started), per_second, "{at_ms} ms");
+        }
+    }
+
+    #[test]
+    fn counts_in_the_line_have_five_characters_at_most() {
+        for (count, text) in [
+            (0, "0"),
+            (99_999, "99999"),
+            (100_000, "100k"),
+            (999_999, "999k"),
+            (1_000_000, "1.00M"),
+            (9_999_999, "9.99M"),
+            (10_000_000, "10.0M"),
+            (123_456_789, "123M"),
+            (9_999_999_999, "9999M"),
+        ] {
+            assert_eq!(short(count), text);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -117,6 +117,32 @@ fn hit_draws_one_line_on_a_terminal_and_the_summary_below_it() {
     let (drawn, summary) = end.stdout.split_once('\n').expect("two lines");
     assert!(drawn.starts_with("\r\u{1b}[K") && drawn.contains("sent 75 failed 0"), "{end:?}");
     assert!(summary.starts_with("hit (http "), "{end:?}");
+}
+
+/// What nobody could read is no success: a script would take the empty file for the answer.
+#[test]
+fn hit_whose_summary_can_t_be_written_says_so_and_fails() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let end = Command::new(env!("CARGO_BIN_EXE_hammerd"))
+        .args(["hit", &origin.url("/"), "--rate", "10/s", "--duration", "200ms", "--output", "json"])
+        .stdout(full)
+        .output()
+        .expect("hammerd");
+    let said = String::from_utf8_lossy(&end.stderr);
+    assert_eq!(end.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output: the summary can't be written there"), "{said}");
+}
+
+/// In 80 columns what it is about is seen: how fast it is, and how slow the answers are.
+#[test]
+fn hit_keeps_rate_and_quantiles_in_few_columns() {
+    let origin = Origin::start(|_| Reply::ok(""));
+    let end = run_on_terminal(&["hit", &origin.url("/"), "--rate", "50/s", "--duration", "1500ms"], false);
+    let drawn = end.stdout.lines().next().expect("a line");
+    let last = drawn.rsplit("\u{1b}[K").next().expect("what was drawn last");
+    let at = |word: &str| last.find(word).unwrap_or_else(|| panic!("no {word}: {last}"));
+    assert!(at("/s") < at("p50") && at("p99") < 30 && at("p99") < at("sent"), "{last}");
 }
 
 /// Ctrl-S must not keep the traffic going.
