@@ -331,7 +331,7 @@ def itself(h):
         ("Running for", f"time() - max by (instance) ({of_process('process_start_time_seconds')})", {"unit": "s"}),
         ("Configuration's age", f"time() - max by (instance) ({RELOADED})", {"unit": "s"}),
         ("Stripe", f"max by (instance) ({of_process('hammerd_shard_index')})", {"unit": "none"}),
-        ("Of", f"max by (instance) ({of_process('hammerd_shard_count')})", {"unit": "none"}),
+        ("Of", f"max by (instance) ({of_process('hammerd_shard_replicas')})", {"unit": "none"}),
         ("Workers", f"max by (instance) ({of_process('hammerd_workers')})", {"unit": "none"}),
         ("Threads", f"max by (instance) ({of_process('process_threads')})", {"unit": "none"}),
         ("Descriptors", f"max by (instance) ({of_process('process_open_fds')})", {"unit": "none"}),
@@ -407,7 +407,7 @@ def itself(h):
             "unlisted and unknown send nothing.",
             [
                 query(total(of_process("hammerd_shard_standing"), "standing"), "{{standing}}"),
-                query(f"max({of_process('hammerd_shard_count')})", "share the streams"),
+                query(f"max({of_process('hammerd_shard_replicas')})", "share the streams"),
             ],
             (8, 7),
             "none",

@@ -96,7 +96,7 @@ catalogue! {
         "Worker threads.";
     SHARD_INDEX = GAUGE "hammerd_shard_index" []
         "Which stripe of every stream this process sends, from 0 on; no series while it sends none.";
-    SHARD_COUNT = GAUGE "hammerd_shard_count" []
+    SHARD_COUNT = GAUGE "hammerd_shard_replicas" []
         "How many replicas share the streams: 1 when nobody does, 0 when that is not known.";
     SHARD_STANDING = GAUGE "hammerd_shard_standing" ["standing"]
         "1 for how this process came to its part of the streams, 0 for the other ways.";

@@ -120,7 +120,7 @@ fn three_replicas_are_one_even_stream_and_prometheus_counts_every_request_once()
         let asked = prometheus.query("sum by (target) (hammerd_target_requests_per_second)");
         assert!((asked[0].1 - RATE).abs() < 1e-6, "{asked:?}");
         assert_eq!(prometheus.query("count(count_values(\"index\", hammerd_shard_index))")[0].1, 3.0);
-        assert_eq!(prometheus.query("sum(hammerd_shard_count)")[0].1, 9.0);
+        assert_eq!(prometheus.query("sum(hammerd_shard_replicas)")[0].1, 9.0);
         for replica in &replicas {
             replica.signal(Signal::TERM);
         }
@@ -305,7 +305,7 @@ impl Service {
                 let standing = if index.is_some() { "listed" } else { "unlisted" };
                 let stands = scrape.value("hammerd_shard_standing", &[("standing", standing)]) == 1.0;
                 let shard = scrape.try_value("hammerd_shard_index", &[]);
-                let count = scrape.value("hammerd_shard_count", &[]);
+                let count = scrape.value("hammerd_shard_replicas", &[]);
                 let asked = index.map_or(0.0, |_| Self::RATE / self.listed.len() as f64);
                 let right = stands
                     && shard == index.map(|index| index as f64)
