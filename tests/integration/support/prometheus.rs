@@ -60,7 +60,7 @@ impl Prometheus {
         );
         for job in if options.twice { &["hammerd", "again"][..] } else { &["hammerd"] } {
             let targets = targets.join(", ");
-            text += &format!("- job_name: {job}\n  static_configs: [{{ targets: [{targets}] }}]\n");
+            let _ = writeln!(text, "- job_name: {job}\n  static_configs: [{{ targets: [{targets}] }}]");
         }
         std::fs::write(&config, text).expect("prometheus.yml");
         let mut command = Command::new("prometheus");
