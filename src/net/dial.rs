@@ -23,8 +23,9 @@ use crate::stats::Ledger;
 
 /// How long one address may take to answer while others are left to try, or its share of the time that is left.
 const ATTEMPT_BUDGET: Duration = Duration::from_millis(1500);
-/// How long a lookup may take while there are addresses that worked before.
-const STALE_LOOKUP_BUDGET: Duration = Duration::from_secs(1);
+/// How long a lookup may take while there are addresses that worked before. One dial waits for it, but over HTTP/2 every
+/// request may be waiting for that one; an answer that comes later is used by the next dial.
+const STALE_LOOKUP_BUDGET: Duration = Duration::from_millis(250);
 /// How long a resolver that failed is not asked again while there are such addresses.
 const SPARED_NS: u64 = 5_000_000_000;
 /// How long connections that are kept rely on an answer, however soon its records expire.
