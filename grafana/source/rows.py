@@ -344,6 +344,7 @@ def itself(h):
     reloads = lately(of_process("hammerd_config_reloads_total"))
     retired = lately(of_process("hammerd_retired_requests_total"))
     clock = of_process("hammerd_shard_clock_offset_seconds")
+    heard = of_process("hammerd_config_source_last_success_timestamp_seconds")
     return [
         table(
             "Instances",
@@ -400,6 +401,25 @@ def itself(h):
             [query(total(rate(of_process("hammerd_log_lines_lost_total"))), "lost")],
             (12, 7),
             "cps",
+        ),
+        lines(
+            "Configuration sources",
+            "Of configurations that are fetched: questions by what came of them, within the window. unchanged is the usual "
+            "answer; while none of use comes, what the source said last goes on.",
+            [
+                query(total(lately(of_process("hammerd_config_source_fetches_total")), "result"), "{{result}}"),
+                query(total(lately(of_process("hammerd_config_source_failures_total")), "reason"), "failed: {{reason}}"),
+            ],
+            (12, 7),
+            "none",
+            hide_zeros=True,
+        ),
+        lines(
+            "Source not heard for",
+            "How long a change of a fetched configuration may have gone unnoticed; 0 where nothing is fetched.",
+            [query(f"max by (instance) ((time() - {heard}) * ({heard} > bool 0))", "{{instance}}")],
+            (12, 7),
+            "s",
         ),
         lines(
             "Replicas by standing",

@@ -20,8 +20,10 @@ const WHOLE: &str = "healthy";
 const OVER_TLS: [&str; 2] = [WHOLE, "unchecked"];
 
 /// Panels whose healthy value is 0 and whose other state can't be had beside the rest, each with what that state is.
-const ZERO: [(&str, &str); 5] = [
+const ZERO: [(&str, &str); 7] = [
     ("Configuration", "it is refused, which is the 0"),
+    ("Configuration sources", "a configuration that is fetched"),
+    ("Source not heard for", "a configuration that is fetched"),
     ("Cut off", "only a drain that runs out of time cuts off, and ends the daemon"),
     ("Log lines lost", "a log pipe that is full"),
     ("Membership", "a list of members that is read"),
