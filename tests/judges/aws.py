@@ -11,6 +11,7 @@ from moto.server import ThreadedMotoServer
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/hammerd:0.1.0"
+REPOSITORY = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/hammerd"
 
 
 @contextmanager

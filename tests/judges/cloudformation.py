@@ -33,7 +33,7 @@ def judge(report, surroundings):
 
 def stack(template, name, given):
     """What it made: names in the template to what they are called in the account."""
-    given = {"Image": aws.IMAGE, "RepositoryArn": f"arn:aws:ecr:{aws.REGION}:{aws.ACCOUNT}:repository/hammerd", **given}
+    given = {"Image": aws.IMAGE, "RepositoryArn": aws.REPOSITORY, **given}
     client = boto3.client("cloudformation")
     client.create_stack(
         StackName=name,

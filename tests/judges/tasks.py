@@ -7,12 +7,22 @@ from urllib.parse import unquote
 
 import boto3
 
+import aws
 from daemon import Container, PATIENCE_SECONDS, private_network
 from report import hammerd, run, scratch
 
 # Fargate kills no later than this after SIGTERM, whatever stopTimeout says.
 FARGATE_SECONDS = 120
 SPARE_SECONDS = 2
+
+# To pull the image, and to write the log.
+PULLS = [
+    ("ecr:BatchCheckLayerAvailability", aws.REPOSITORY),
+    ("ecr:BatchGetImage", aws.REPOSITORY),
+    ("ecr:GetAuthorizationToken", "*"),
+    ("ecr:GetDownloadUrlForLayer", aws.REPOSITORY),
+]
+LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 
 
 class Task:
@@ -49,13 +59,21 @@ class Task:
         self.check(all("CONFIG" not in each["name"] for each in own["environment"]), "the configuration is no secret")
 
     def roles(self):
-        """The execution role may read what the task names and nothing beside it; hammerd itself has no rights."""
+        """The execution role may pull the image, read what the task names, write its log, and nothing beside it; hammerd itself has
+        no rights."""
         allowed = list(statements(self.definition["executionRoleArn"]))
+        self.equal(self.hammerd["image"], aws.IMAGE, "the image")
+        rights = [(action, arn) for each in allowed for action in listed(each["Action"]) for arn in listed(each["Resource"])]
+        self.equal(sorted(right for right in rights if right[0].startswith("ecr:")), PULLS, "what it may of ECR")
+        reads = set()
         for secret in self.hammerd["secrets"]:
             action = "secretsmanager:GetSecretValue" if ":secretsmanager:" in secret["valueFrom"] else "ssm:GetParameters"
             arn = ":".join(secret["valueFrom"].split(":")[:7])
+            reads.add(action)
             self.check(may(allowed, action, arn), f"the execution role may not {action} {arn}")
             self.check(not may(allowed, action, arn + "x"), f"the execution role may {action} {arn}x")
+        others = {action for action, _ in rights if not action.startswith("ecr:")}
+        self.equal(others, reads | LOGS, "what else the execution role may do")
         for statement in allowed:
             wide = "*" in listed(statement["Resource"]) and listed(statement["Action"]) != ["ecr:GetAuthorizationToken"]
             self.check(not wide and not any("*" in action for action in listed(statement["Action"])), f"{statement} is wide")

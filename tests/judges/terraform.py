@@ -5,7 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import aws
 from cloudformation import ingress
 from report import ROOT, copy, run, scratch
 from tasks import Task
@@ -81,9 +80,11 @@ def tests(report, folder):
 
 
 def applied(report, folder, variables):
-    """Whether the example was made, and would be made the same again."""
+    """Whether the example was made with the variables of its own file, and would be made the same again."""
     where = f"example {folder.name}"
     report.check(initialised(folder), where, "terraform init failed")
+    # What a reader starts from; the account's own names win.
+    shutil.copy(folder / "terraform.tfvars.example", folder / "terraform.tfvars")
     (folder / "terraform.tfvars.json").write_text(json.dumps(variables))
     valid = terraform(folder, "validate", "-no-color")
     report.check(valid.returncode == 0, where, valid.stdout + valid.stderr)
@@ -109,7 +110,6 @@ def destroyed(report, folder):
 
 def service(report, surroundings, folder):
     variables = dict(
-        image=aws.IMAGE,
         cluster=surroundings.cluster,
         vpc_id=surroundings.vpc,
         subnet_ids=surroundings.subnets,
@@ -142,6 +142,6 @@ def changed(report, folder, before):
 
 
 def sidecar(report, folder):
-    if applied(report, folder, {"image": aws.IMAGE}):
+    if applied(report, folder, {}):
         Task(report, "example sidecar", outputs(folder)["task_definition_arn"]).judge(sidecar=True)
         destroyed(report, folder)

@@ -83,5 +83,19 @@ locals {
       Action   = ["kms:Decrypt"]
       Resource = [var.kms_key_arn]
     }],
+    var.ecr_repository_arn == null ? [] : [
+      {
+        Sid      = "Token"
+        Effect   = "Allow"
+        Action   = ["ecr:GetAuthorizationToken"]
+        Resource = ["*"]
+      },
+      {
+        Sid      = "Pull"
+        Effect   = "Allow"
+        Action   = ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"]
+        Resource = [var.ecr_repository_arn]
+      },
+    ],
   )
 }

@@ -9,6 +9,6 @@ output "definition" {
 }
 
 output "execution_statements" {
-  description = "What the execution role is allowed for this container's configuration and secrets."
+  description = "What the execution role is allowed for this container: its configuration and secrets, and its image where ecr_repository_arn is given."
   value       = local.execution_statements
 }

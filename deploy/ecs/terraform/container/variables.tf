@@ -14,6 +14,12 @@ variable "image" {
   }
 }
 
+variable "ecr_repository_arn" {
+  description = "The repository that the image is in, where that is ECR; null where it is not, or where the role may pull already."
+  type        = string
+  default     = null
+}
+
 variable "config_arn" {
   description = "The SSM parameter or the secret whose value is hammerd.toml."
   type        = string

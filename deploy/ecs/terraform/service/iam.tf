@@ -15,21 +15,6 @@ locals {
     }]
   })
 
-  pull_statements = var.ecr_repository_arn == null ? [] : [
-    {
-      Sid      = "Token"
-      Effect   = "Allow"
-      Action   = ["ecr:GetAuthorizationToken"]
-      Resource = ["*"]
-    },
-    {
-      Sid      = "Pull"
-      Effect   = "Allow"
-      Action   = ["ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage"]
-      Resource = [var.ecr_repository_arn]
-    },
-  ]
-
   log_statement = {
     Sid      = "Log"
     Effect   = "Allow"
@@ -49,7 +34,7 @@ resource "aws_iam_role_policy" "execution" {
   role = aws_iam_role.execution.id
   policy = jsonencode({
     Version   = "2012-10-17"
-    Statement = concat(module.container.execution_statements, local.pull_statements, [local.log_statement])
+    Statement = concat(module.container.execution_statements, [local.log_statement])
   })
 }
 

@@ -32,6 +32,7 @@ module "container" {
   source = "../container"
 
   image                   = var.image
+  ecr_repository_arn      = var.ecr_repository_arn
   config_arn              = local.config_arn
   config_digest           = local.config_digest
   environment             = merge(var.environment, local.shard)
@@ -130,6 +131,10 @@ resource "aws_ecs_service" "hammerd" {
     precondition {
       condition     = (var.config == null) != (var.config_arn == null)
       error_message = "Give either config, the text of hammerd.toml, or config_arn, the parameter or secret that holds it."
+    }
+    precondition {
+      condition     = var.ecr_repository_arn != null || !can(regex("[.]dkr[.-]ecr[.]", var.image))
+      error_message = "The image is in ECR, and tasks could not pull it: give its repository's ARN as ecr_repository_arn."
     }
     precondition {
       condition     = var.desired_count == 1 || var.share_stream

@@ -14,6 +14,12 @@ variable "image" {
   type = string
 }
 
+# Of the repository that the image is in; leave it out where that is not ECR.
+variable "ecr_repository_arn" {
+  type    = string
+  default = null
+}
+
 variable "cluster" {
   type = string
 }
@@ -39,6 +45,7 @@ module "hammerd" {
   source = "../../service"
 
   image                  = var.image
+  ecr_repository_arn     = var.ecr_repository_arn
   cluster                = var.cluster
   vpc_id                 = var.vpc_id
   subnet_ids             = var.subnet_ids

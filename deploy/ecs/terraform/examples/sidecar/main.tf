@@ -18,19 +18,26 @@ variable "image" {
   type = string
 }
 
+# Of the repository that the image is in; leave it out where that is not ECR.
+variable "ecr_repository_arn" {
+  type    = string
+  default = null
+}
+
 data "aws_region" "current" {}
 
 module "hammerd" {
   source = "../../container"
 
-  image            = var.image
-  config_arn       = aws_ssm_parameter.config.arn
-  config_digest    = sha256(nonsensitive(aws_ssm_parameter.config.value))
-  log_group        = aws_cloudwatch_log_group.web.name
-  region           = data.aws_region.current.name
-  essential        = false
-  memory           = 64
-  wait_for_healthy = ["app"]
+  image              = var.image
+  ecr_repository_arn = var.ecr_repository_arn
+  config_arn         = aws_ssm_parameter.config.arn
+  config_digest      = sha256(nonsensitive(aws_ssm_parameter.config.value))
+  log_group          = aws_cloudwatch_log_group.web.name
+  region             = data.aws_region.current.name
+  essential          = false
+  memory             = 64
+  wait_for_healthy   = ["app"]
 }
 
 resource "aws_ssm_parameter" "config" {

@@ -29,6 +29,7 @@ mock_provider "aws" {
 
 variables {
   image                  = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/hammerd:0.1.0"
+  ecr_repository_arn     = "arn:aws:ecr:eu-central-1:123456789012:repository/hammerd"
   cluster                = "tools"
   vpc_id                 = "vpc-1"
   subnet_ids             = ["subnet-1", "subnet-2"]
@@ -55,16 +56,36 @@ run "roles_may_do_what_they_have_to" {
   assert {
     condition = toset(flatten([for statement in jsondecode(aws_iam_role_policy.execution.policy).Statement : statement.Action])) == toset([
       "ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents",
+      "ecr:GetAuthorizationToken", "ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage",
     ])
-    error_message = "the execution role reads the configuration and writes the log"
+    error_message = "the execution role pulls the image, reads the configuration and writes the log"
   }
   assert {
-    condition     = alltrue([for statement in jsondecode(aws_iam_role_policy.execution.policy).Statement : !contains(statement.Resource, "*")])
+    condition     = alltrue([for statement in jsondecode(aws_iam_role_policy.execution.policy).Statement : !contains(statement.Resource, "*") || statement.Action == ["ecr:GetAuthorizationToken"]])
     error_message = "of this service only"
   }
   assert {
     condition     = length(aws_iam_role_policy.remote_write) == 0
     error_message = "the task role may do nothing"
+  }
+}
+
+run "an_image_in_ecr_needs_its_repository" {
+  command = plan
+  variables {
+    ecr_repository_arn = null
+  }
+  expect_failures = [aws_ecs_service.hammerd]
+}
+
+run "an_image_elsewhere_needs_none" {
+  variables {
+    image              = "registry.example/tools/hammerd:0.1.0"
+    ecr_repository_arn = null
+  }
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.execution.policy, "ecr:")
+    error_message = "the execution role has no right on ECR"
   }
 }
 
