@@ -52,7 +52,9 @@ locals {
     image       = adot.image
     essential   = true
     stopTimeout = 30
-    environment = [{ name = "AOT_CONFIG_CONTENT", value = local.collector_config }]
+    # Scrapes and sends, for which no capability is needed. A root that can't be written was not tried with it.
+    linuxParameters = { capabilities = { drop = ["ALL"] } }
+    environment     = [{ name = "AOT_CONFIG_CONTENT", value = local.collector_config }]
     healthCheck = {
       command     = ["CMD", "/healthcheck"]
       interval    = 10

@@ -222,6 +222,10 @@ run "a_collector_starts_before_and_ends_after" {
     error_message = "writes to its workspace and does nothing else"
   }
   assert {
+    condition     = alltrue([for container in jsondecode(aws_ecs_task_definition.hammerd.container_definitions) : container.linuxParameters.capabilities.drop == ["ALL"]])
+    error_message = "no container has capabilities"
+  }
+  assert {
     condition     = yamldecode(jsondecode(aws_ecs_task_definition.hammerd.container_definitions)[1].environment[0].value).receivers.prometheus.config.scrape_configs[0].scrape_interval == "15s"
     error_message = "scrapes more often than hammerd lingers"
   }
