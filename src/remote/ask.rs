@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, HOST, HeaderMap, LOCATION, USER_AGENT};
+use http::header::{CONTENT_ENCODING, HOST, HeaderMap, LOCATION, TRANSFER_ENCODING, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
@@ -58,6 +58,7 @@ pub(super) async fn get(
         let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
         judge(head.status, &head.headers)?;
         if head.status == StatusCode::OK || head.status == StatusCode::NOT_MODIFIED {
+            judge_length(&head.headers, &body)?;
             let body = whole(body).await?;
             return Ok(Answer { status: head.status, headers: head.headers, body });
         }
@@ -148,6 +149,18 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a body that only the end of the connection ends: half of it would look like all of it.
+fn judge_length(headers: &HeaderMap, body: &Incoming) -> Result<(), Failure> {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter().next_back().and_then(|value| value.to_str().ok());
+    let last = codings.and_then(|codings| codings.rsplit(',').next()).map(str::trim);
+    let chunked = last.is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+    if chunked || body.size_hint().exact().is_some() {
+        return Ok(());
+    }
+    let text = "its answer has neither a Content-Length nor chunks, so that nothing tells whether all of it came";
+    Err(Failure::lasting(Reason::Protocol, text))
 }
 
 async fn whole(mut body: Incoming) -> Result<Bytes, Failure> {

@@ -115,6 +115,9 @@ fn a_source_that_misbehaves_is_counted_by_its_reason_and_changes_nothing() {
         ("too_large", endless),
         ("protocol", Reply::raw("nonsense\r\n\r\n").close()),
         ("protocol", Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[targ").close()),
+        // Half of a text, and nothing that tells so.
+        ("protocol", Reply::raw("HTTP/1.1 200 OK\r\n\r\n[config]\n").close()),
+        ("protocol", Reply::raw("HTTP/1.0 200 OK\r\n\r\n[config]\n").close()),
         ("protocol", Reply::ok("x").header("Content-Encoding", "gzip")),
         ("timeout", Reply::silence()),
     ];
@@ -158,6 +161,7 @@ fn a_start_without_its_configuration_says_which_and_why() {
     at_once(Reply::status(403), 1, &["403"]);
     at_once(Reply::status(301).header("Location", "/a?signature=s3cret"), 1, &["301", "redirects are not followed"]);
     at_once(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n").hang(), 1, &["larger than 16777216"]);
+    at_once(Reply::raw("HTTP/1.1 200 OK\r\n\r\n# half").close(), 1, &["Content-Length"]);
     at_once(Reply::ok("x").header("Content-Encoding", "br"), 1, &["encoded", "br"]);
     at_once(Reply::ok("<html>\n"), 78, &["/a:1"]);
     at_once(Reply::ok("[targets.a]\nurl = \"http://x/\"\nrate = \"0\"\n"), 78, &["/a:3: targets.a.rate"]);
