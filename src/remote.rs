@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, DATE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
 use http::{HeaderValue, StatusCode};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
@@ -46,6 +48,9 @@ const START_PATIENCE: Duration = Duration::from_secs(15);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// How long an answer may take, from the lookup to its last byte.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a text must have been as it is before its time of change tells it from the next one. That has whole seconds, of a
+/// clock that may not be the one of whoever answers.
+const SETTLED: Duration = Duration::from_secs(60);
 /// Largest file of a token, in bytes.
 const MAX_TOKEN: u64 = 64 << 10;
 
@@ -129,6 +134,7 @@ struct Source {
     location: Location,
     latest: Option<Fetched>,
     etag: Option<HeaderValue>,
+    /// Only one that can be relied on.
     last_modified: Option<HeaderValue>,
     /// Made when it is first needed, and again after it failed: then the system's roots are read again.
     tls: Option<Rc<Tls>>,
@@ -288,7 +294,7 @@ impl Source {
         let syntax = kind.unwrap_or_else(|| self.location.syntax());
         let next = Fetched { shown: self.location.shown.clone(), text: body, syntax };
         self.etag = headers.get(ETAG).cloned();
-        self.last_modified = headers.get(LAST_MODIFIED).cloned();
+        self.last_modified = settled(&headers);
         let news = self.latest.as_ref() != Some(&next);
         self.latest = Some(next);
         Ok(news)
@@ -297,8 +303,8 @@ impl Source {
     async fn get(&mut self, variables: &BTreeMap<String, String>, resolver: &Resolver) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
         if self.latest.is_some() {
-            headers.extend(self.etag.clone().map(|value| (IF_NONE_MATCH, value)));
-            headers.extend(self.last_modified.clone().map(|value| (IF_MODIFIED_SINCE, value)));
+            let tag = self.etag.clone().map(|value| (IF_NONE_MATCH, value));
+            headers.extend(tag.or_else(|| Some((IF_MODIFIED_SINCE, self.last_modified.clone()?))));
         }
         match &self.location.place {
             Place::Http(endpoint) => {
@@ -314,6 +320,14 @@ impl Source {
             }
         }
     }
+}
+
+/// When the text changed last, if that was long enough before the answer: another change in the same second would go unseen.
+fn settled(headers: &HeaderMap) -> Option<HeaderValue> {
+    let time = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
+    let changed = headers.get(LAST_MODIFIED)?;
+    let age = time(headers.get(DATE)?)?.duration_since(time(changed)?).ok()?;
+    (age >= SETTLED).then(|| changed.clone())
 }
 
 /// The header that says who we are, if anything is to be said.

@@ -10,6 +10,7 @@ use crate::support::certificates::Authority;
 use crate::support::daemon::run;
 use crate::support::dead::closed_port;
 use crate::support::nginx::{LogEntry, Nginx};
+use crate::support::origin::Request;
 use crate::support::{Daemon, Origin, PATIENCE, Reply, Scrape, target, wait_until};
 
 /// What stands in a file: nothing that matters.
@@ -93,6 +94,54 @@ fn a_url_is_asked_for_changes_and_each_is_a_reload() {
     let (status, summary) = daemon.stop();
     assert_eq!(status.code(), Some(0));
     assert_eq!(summary["targets"]["a"]["started"], origin.requests().len(), "each was sent once");
+}
+
+/// Two changes in one second have the same `Last-Modified`: a time that is that fresh is not relied on.
+#[test]
+fn a_second_change_in_one_second_is_not_missed() {
+    let traffic = Origin::start(|_| Reply::ok(""));
+    let config = |rate: &str| format!("{FOLLOW}{}", target("a", &traffic.url("/"), rate, ""));
+    let answer = |rate: &str, date: &str| {
+        let reply =
+            Reply::ok(&config(rate)).header("Last-Modified", "Mon, 01 Sep 2025 10:00:00 GMT").header("Date", date);
+        // As a server does that has only the time to go by.
+        move |request: &Request| match request.header("if-modified-since") {
+            None => reply.clone(),
+            Some(_) => Reply::raw("HTTP/1.1 304 Not Modified\r\n\r\n"),
+        }
+    };
+    let source = Origin::start(answer("20/s", "Mon, 01 Sep 2025 10:00:59 GMT"));
+    let mut daemon = Daemon::builder(BESIDE).arg("--config").arg(&source.url("/a")).start();
+    source.set_reply(answer("30/s", "Mon, 01 Sep 2025 10:00:59 GMT"));
+    daemon.scrape_when("the second change", |scrape| asked_rate(scrape) == 30.0);
+    let sent = || -> Vec<_> {
+        source.requests().iter().filter_map(|request| request.header("if-modified-since").map(str::to_owned)).collect()
+    };
+    assert_eq!(sent(), [""; 0]);
+    source.set_reply(answer("40/s", "Mon, 01 Sep 2025 10:01:00 GMT"));
+    let scrape = daemon.scrape_when("a change that is old enough", |scrape| asked_rate(scrape) == 40.0);
+    let unchanged = fetches(&scrape).1;
+    daemon.scrape_when("that nothing has changed", |scrape| fetches(scrape).1 >= unchanged + 2.0);
+    let times = sent();
+    assert!(!times.is_empty() && times.iter().all(|time| time == "Mon, 01 Sep 2025 10:00:00 GMT"), "{times:?}");
+    assert_eq!(daemon.stop().0.code(), Some(0));
+}
+
+/// A tag alone is sent where there is one: it says more than the time.
+#[test]
+fn a_tag_comes_before_a_time() {
+    let text = target("a", "http://127.0.0.1:9/", "1/h", "");
+    let source = Origin::start(move |_| {
+        Reply::ok(&format!("{FOLLOW}{text}"))
+            .header("Last-Modified", "Mon, 01 Sep 2025 10:00:00 GMT")
+            .header("Date", "Tue, 02 Sep 2025 10:00:00 GMT")
+            .header("ETag", "\"one\"")
+    });
+    let mut daemon = Daemon::builder(BESIDE).arg("--config").arg(&source.url("/a")).start();
+    source.wait_requests(2);
+    let second = &source.requests()[1];
+    assert_eq!((second.header("if-none-match"), second.header("if-modified-since")), (Some("\"one\""), None));
+    assert_eq!(daemon.stop().0.code(), Some(0));
 }
 
 /// While it runs: whatever the source does, the reason is counted and nothing else happens.
