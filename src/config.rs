@@ -49,7 +49,7 @@ pub use files::{Seen, Stamp};
 pub use schema::schema;
 pub use show::{frozen_differences, plan, redacted};
 pub use source::{Fetched, Reading, Sources, listen, load, read};
-pub(crate) use source::{is_remote, shown as shown_source};
+pub(crate) use source::{is_remote, shown as shown_source, without_secrets};
 pub use status::StatusSet;
 pub use syntax::Syntax;
 pub use url::authority;

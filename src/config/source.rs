@@ -286,28 +286,41 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Whether it is no file: it begins with a scheme, as in `https://`.
+/// Whether it is no file: it begins with a scheme, as in `https://`. What looks like one with too few slashes is none either,
+/// so that it is refused by name.
 pub(crate) fn is_remote(path: &Path) -> bool {
-    let scheme = path.to_str().and_then(|text| text.split_once("://")).map(|(scheme, _)| scheme);
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-    scheme.is_some_and(|scheme| {
-        scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(inner)
+    let text = path.to_string_lossy();
+    scheme_of(&text).is_some_and(|scheme| {
+        let known = ["http", "https", "s3"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+        known || text[scheme.len()..].starts_with("://")
     })
+}
+
+fn scheme_of(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(':')?;
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let is_one = scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(inner);
+    is_one.then_some(scheme)
 }
 
 /// A source as messages show it; of one that is no file, a user, a query or a fragment may be a secret.
 pub(crate) fn shown(path: &Path) -> String {
     let text = path.to_string_lossy();
-    let text = match text.split_once("://").filter(|_| is_remote(path)) {
-        None => text.into_owned(),
-        Some((scheme, rest)) => {
-            let end = rest.find(['?', '#']).unwrap_or(rest.len());
-            let authority_end = rest[..end].find('/').unwrap_or(end);
-            let begin = rest[..authority_end].rfind('@').map_or(0, |at| at + 1);
-            format!("{scheme}://{}", &rest[begin..end])
-        }
-    };
+    let text = if is_remote(path) { without_secrets(&text) } else { text.into_owned() };
     if text.chars().any(char::is_control) { format!("{text:?}") } else { text }
+}
+
+/// A URL, or a reference to one, without user, query and fragment.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let scheme = scheme_of(text).map_or(0, |scheme| scheme.len() + 1);
+    let rest = text[scheme..].trim_start_matches(['/', '\\']);
+    let (before, authority) = (&text[..text.len() - rest.len()], rest.split('/').next().unwrap_or_default());
+    if scheme == 0 && before.len() < 2 {
+        return text.to_owned();
+    }
+    let begin = authority.rfind('@').map_or(0, |at| at + 1);
+    [before, &rest[begin..]].concat()
 }
 
 #[cfg(test)]
@@ -320,5 +333,28 @@ mod tests {
         assert_eq!(split_key("targets.hit.headers.x.y.z"), ["targets", "hit", "headers", "x.y.z"]);
         assert_eq!(flag_name(&split_key("targets.hit.headers.x-team")), "--header x-team");
         assert_eq!(flag_name(&split_key("targets.hit.max_in_flight")), "--max-in-flight");
+    }
+    #[test]
+    fn a_url_is_shown_without_its_secrets_also_when_it_is_mistyped() {
+        for (text, shown) in [
+            ("https://me:s3cret@a.example/x?sig=s3cret", "https://a.example/x"),
+            ("https:/me:s3cret@a.example/x?sig=s3cret", "https:/a.example/x"),
+            ("HTTP:me:s3cret@a.example/x#s3cret", "HTTP:a.example/x"),
+            ("https:///me:s3cret@a.example/x", "https:///a.example/x"),
+            ("s3:/me:s3cret@bucket/x", "s3:/bucket/x"),
+            ("ftp://me:s3cret@a.example", "ftp://a.example"),
+        ] {
+            assert!(is_remote(Path::new(text)), "{text}");
+            assert_eq!(super::shown(Path::new(text)), shown);
+        }
+        for file in ["/etc/x.toml", "x:y@z.toml", "./http:/x", "https", "C:/x@y"] {
+            assert!(!is_remote(Path::new(file)), "{file}");
+            assert_eq!(super::shown(Path::new(file)), file);
+        }
+        for (reference, shown) in
+            [("//me:s3cret@a.example/x?s3cret", "//a.example/x"), ("/x@y?s3cret", "/x@y"), ("x", "x"), ("", "")]
+        {
+            assert_eq!(without_secrets(reference), shown);
+        }
     }
 }

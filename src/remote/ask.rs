@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{Failure, PATIENCE, Reason};
 use crate::clock;
-use crate::config::{Endpoint, MAX_TEXT};
+use crate::config::{Endpoint, MAX_TEXT, without_secrets};
 use crate::net::{
     Dialer, Family, Fault, Guard, Peer, Refresh, Resolver, Route, Stream, SystemRoots, Tls, TlsSpec, TlsVersion,
 };
@@ -135,9 +135,8 @@ fn failure_of(fault: &Fault) -> Failure {
 /// Refuses what is neither a text nor an answer about one.
 fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-        let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
-        // A query may be a signature.
-        let to = to.split(['?', '#']).next().unwrap_or_default();
+        let to =
+            headers.get(LOCATION).and_then(|to| to.to_str().ok()).map_or_else(|| "nowhere".to_owned(), without_secrets);
         let text = format!("it answers {status}, to {to:?}: redirects are not followed, name the place itself");
         return Err(Failure::lasting(Reason::Redirect, text));
     }

@@ -75,6 +75,8 @@ mod tests {
             ("s3://bucket", ["s3://bucket", "s3://bucket/path/hammerd.toml"]),
             ("s3://Bucket/x", ["s3://Bucket/x", "s3://bucket/path/hammerd.toml"]),
             ("https://me:s3cret@a.example/x", ["a.example/x", "HAMMERD_CONFIG_TOKEN"]),
+            ("https:/me:s3cret@a.example/x?sig=s3cret", ["https:/a.example/x", "https://"]),
+            ("s3:bucket/x?s3cret", ["s3:bucket/x", "s3://bucket/key"]),
             ("https://a.example/x#s3cret", ["https://a.example/x", "fragment"]),
             ("https://a.example:99999/x?sig=s3cret", ["https://a.example:99999/x", "65535"]),
         ] {

@@ -209,6 +209,8 @@ fn a_start_without_its_configuration_says_which_and_why() {
     at_once(Reply::status(404), 1, &["404"]);
     at_once(Reply::status(403), 1, &["403"]);
     at_once(Reply::status(301).header("Location", "/a?signature=s3cret"), 1, &["301", "redirects are not followed"]);
+    let elsewhere = Reply::status(302).header("Location", "https://me:s3cret@a.example/b?signature=s3cret");
+    at_once(elsewhere, 1, &["https://a.example/b"]);
     at_once(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n").hang(), 1, &["larger than 16777216"]);
     at_once(Reply::raw("HTTP/1.1 200 OK\r\n\r\n# half").close(), 1, &["Content-Length"]);
     at_once(Reply::ok("x").header("Content-Encoding", "br"), 1, &["encoded", "br"]);
@@ -216,7 +218,11 @@ fn a_start_without_its_configuration_says_which_and_why() {
     at_once(Reply::ok("[targets.a]\nurl = \"http://x/\"\nrate = \"0\"\n"), 78, &["/a:3: targets.a.rate"]);
     at_once(Reply::ok("").body(&[0xff]), 78, &["UTF-8"]);
     at_once(Reply::ok(""), 78, &["empty"]);
-    for (name, word) in [("ftp://a.example/x", "https://"), ("https://me:s3cret@a.example/", "HAMMERD_CONFIG_TOKEN")] {
+    for (name, word) in [
+        ("ftp://a.example/x", "https://"),
+        ("https://me:s3cret@a.example/", "HAMMERD_CONFIG_TOKEN"),
+        ("https:/me:s3cret@a.example/x?sig=s3cret", "https:/a.example/x: a configuration is"),
+    ] {
         let end = run(&["check"], &[("HAMMERD_CONFIG", name)], "");
         assert_eq!(end.code, Some(2), "{end:?}");
         assert!(end.stderr.contains(word) && !end.stderr.contains("s3cret"), "{end:?}");
