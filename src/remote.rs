@@ -203,6 +203,12 @@ impl Remote {
         self.sources.iter().filter_map(text).collect()
     }
 
+    /// Why some could not be had when they were asked last; each reason once.
+    fn faults(&self) -> Vec<Reason> {
+        let is_met = |reason: &Reason| self.sources.iter().any(|source| source.fault == Some(*reason));
+        Reason::ALL.into_iter().filter(is_met).collect()
+    }
+
     /// Fetches each for the first time, and tries again what may pass.
     async fn first(&mut self, resolver: &Resolver) -> Result<(), Missing> {
         let mut last = None;

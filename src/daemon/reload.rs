@@ -8,7 +8,7 @@ use tracing::{error, info};
 use super::{Daemon, DaemonError, in_short, warn_of_descriptors};
 use crate::admin::ReloadRequest;
 use crate::config::{self, Config, Reading};
-use crate::remote::Follower;
+use crate::remote::{Follower, Reason};
 
 /// How long a reload may read files: one of them can be a pipe that nobody writes to, or on a server that is gone.
 const MAX_LOADING: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ impl Daemon {
     }
 
     async fn load_and_apply(&mut self, asked: bool) -> Result<Option<Result<String, String>>, DaemonError> {
-        let Some(read) = self.read(asked).await else { return Ok(None) };
+        let Some((read, stale)) = self.read(asked).await else { return Ok(None) };
         let Reading { config, seen } = match read {
             Ok(reading) => reading,
             Err(why) => {
@@ -54,7 +54,7 @@ impl Daemon {
             }
         };
         let result = match config {
-            Ok(config) => self.apply(config).await?,
+            Ok(config) => self.apply(config, &stale).await?,
             Err(rejected) => Err(self.refuse(rejected.messages())),
         };
         let following = self.shared.running().following.clone();
@@ -65,8 +65,9 @@ impl Daemon {
         Ok(Some(result))
     }
 
-    /// Goes over to a valid configuration, unless it differs in what can't change.
-    async fn apply(&mut self, config: Config) -> Result<Result<String, String>, DaemonError> {
+    /// Goes over to a valid configuration, unless it differs in what can't change. Of sources that could not be had, for the
+    /// reasons in `stale`, it has what they said last.
+    async fn apply(&mut self, config: Config, stale: &[Reason]) -> Result<Result<String, String>, DaemonError> {
         let frozen = config::frozen_differences(&self.shared.running(), &config);
         if !frozen.is_empty() {
             return Ok(Err(self.refuse(&frozen)));
@@ -78,26 +79,34 @@ impl Daemon {
         self.shared.set_running(config);
         self.vitals.reload_succeeded();
         self.status.reload_succeeded();
+        let stale: Vec<_> = stale.iter().map(|reason| reason.label()).collect();
+        let stale = (!stale.is_empty()).then(|| stale.join(", "));
         info!(
             added = difference.added,
             removed = difference.removed,
             changed = difference.changed,
             unchanged = difference.unchanged,
+            source_not_had = stale,
             "reloaded"
         );
+        let stale = stale.map_or_else(String::new, |reasons| {
+            format!("; the source could not be had ({reasons}), its last text was used")
+        });
         Ok(Ok(format!(
-            "reloaded: {} added, {} removed, {} changed, {} unchanged\n",
+            "reloaded: {} added, {} removed, {} changed, {} unchanged{stale}\n",
             difference.added, difference.removed, difference.changed, difference.unchanged
         )))
     }
 
-    /// Reads all sources again, or says why that can't be done. None when a signal to stop came first.
-    async fn read(&mut self, asked: bool) -> Option<Result<Reading, String>> {
+    /// Reads all sources again, or says why that can't be done; and why sources that are no files could not be had. None when a
+    /// signal to stop came first.
+    async fn read(&mut self, asked: bool) -> Option<(Result<Reading, String>, Vec<Reason>)> {
         let sources = &mut self.options.sources;
         let read = async {
+            let mut stale = Vec::new();
             if let Some(follower) = &self.follower {
                 if asked {
-                    follower.ask().await;
+                    stale = follower.ask().await;
                 }
                 sources.fetched = follower.texts();
             }
@@ -105,10 +114,11 @@ impl Daemon {
             let mut reading = tokio::task::spawn_blocking(move || config::read(&sources));
             let read = timeout(MAX_LOADING, &mut reading).await;
             let read = read.map(|read| read.map_err(|error| error.to_string()));
-            read.unwrap_or_else(|_| {
+            let read = read.unwrap_or_else(|_| {
                 reading.abort();
                 Err(format!("the files could not be read within {} seconds", MAX_LOADING.as_secs()))
-            })
+            });
+            (read, stale)
         };
         tokio::select! {
             biased;

@@ -10,18 +10,20 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{PATIENCE, Remote};
+use super::{PATIENCE, Reason, Remote};
 use crate::clock;
 use crate::config::Fetched;
 use crate::net::Resolver;
 
 type Texts = BTreeMap<PathBuf, Fetched>;
+/// To whoever asked: why sources could not be had.
+type Reply = oneshot::Sender<Vec<Reason>>;
 
 /// Sources that are asked again and again. On the control thread, where its task is one of those of the `LocalSet`.
 #[derive(Debug)]
 pub struct Follower {
     texts: Rc<RefCell<Texts>>,
-    asks: mpsc::Sender<oneshot::Sender<()>>,
+    asks: mpsc::Sender<Reply>,
     changes: mpsc::Receiver<()>,
     refresh: watch::Sender<Duration>,
 }
@@ -48,15 +50,16 @@ impl Follower {
         self.refresh.send_if_modified(|every| std::mem::replace(every, refresh) != refresh);
     }
 
-    /// Asks all sources now, and waits for what they say, but not for ever: what they said before stays.
-    pub async fn ask(&self) {
+    /// Asks all sources now, and waits for what they say, but not for ever. Of those that can't be had what they said before
+    /// stays; returns why, empty when all have answered.
+    pub async fn ask(&self) -> Vec<Reason> {
         let (done, asked) = oneshot::channel();
         let ask = async {
-            if self.asks.send(done).await.is_ok() {
-                let _ = asked.await;
-            }
+            // Its task only ends with us.
+            let _ = self.asks.send(done).await;
+            asked.await.unwrap_or_default()
         };
-        let _ = timeout(PATIENCE, ask).await;
+        timeout(PATIENCE, ask).await.unwrap_or_else(|_| vec![Reason::Timeout])
     }
 
     /// Waits until a source has another text than before, and nobody had [asked](Self::ask).
@@ -72,7 +75,7 @@ async fn poll(
     mut remote: Remote,
     resolver: Resolver,
     texts: Rc<RefCell<Texts>>,
-    mut asks: mpsc::Receiver<oneshot::Sender<()>>,
+    mut asks: mpsc::Receiver<Reply>,
     tell: mpsc::Sender<()>,
     mut every: watch::Receiver<Duration>,
 ) {
@@ -94,7 +97,7 @@ async fn poll(
             *texts.borrow_mut() = remote.texts();
         }
         // Whoever asked may have given up: then it is a change as any other.
-        let heard = asked.is_some_and(|done| done.send(()).is_ok());
+        let heard = asked.is_some_and(|done| done.send(remote.faults()).is_ok());
         if changed && !heard {
             // Full when one waits already.
             let _ = tell.try_send(());

@@ -79,6 +79,7 @@ fn a_url_is_asked_for_changes_and_each_is_a_reload() {
     let scrape = daemon.scrape_when("failures", |scrape| failures(scrape, "status") >= 3.0);
     assert_eq!((is_up(&scrape), reloads(&scrape), asked_rate(&scrape)), (false, (2.0, 1.0), 40.0));
     assert!(daemon.reload(), "what it said last is good");
+    daemon.wait_log(&["reloaded", "source_not_had", "status"], 1);
     daemon.wait_log(&["can't be had", &url, "404"], 1);
     nginx.put("a.toml", Some(&config("40/s", "# good again\n")));
     let scrape = daemon.scrape_when("its return", is_up);
@@ -331,6 +332,38 @@ fn over_tls_the_source_has_to_be_who_it_should_be() {
     assert!([url.as_str(), "tls_certificate"].iter().all(|word| stranger.stderr.contains(word)), "{stranger:?}");
     let plain = run(&["check", "--config", &url.replace("https:", "http:")], &roots, "");
     assert_eq!(plain.code, Some(1), "{plain:?}");
+}
+
+/// Whoever asks for a reload is told that it is one of what the source said before.
+#[test]
+fn a_reload_says_that_the_source_could_not_be_had() {
+    let traffic = Origin::start(|_| Reply::ok(""));
+    let text = target("a", &traffic.url("/"), "20/s", "");
+    let source = Origin::start(move |_| Reply::ok(&text));
+    let config =
+        |rate: &str| format!("{BESIDE}[server]\nlifecycle = true\n{}", target("b", &traffic.url("/"), rate, ""));
+    let mut daemon = Daemon::builder(&config("1/s")).arg("--config").arg(&source.url("/a")).start();
+    let reload = |daemon: &Daemon| {
+        let answer = daemon.request("POST", "/-/reload", &[]);
+        (answer.status, answer.text().to_owned())
+    };
+    let counts = "reloaded: 0 added, 0 removed, 0 changed, 2 unchanged";
+    assert_eq!(reload(&daemon), (200, format!("{counts}\n")));
+    for (reply, reason) in [
+        (Reply::status(404), "status"),
+        (Reply::status(302).header("Location", "/b"), "redirect"),
+        (Reply::silence(), "timeout"),
+    ] {
+        source.set_reply(move |_| reply.clone());
+        let stale = format!("{counts}; the source could not be had ({reason}), its last text was used\n");
+        assert_eq!(reload(&daemon), (200, stale));
+    }
+    // What the file says is applied none the less.
+    source.set_reply(|_| Reply::status(404));
+    daemon.write_config(&config("2/s"));
+    let (_, answer) = reload(&daemon);
+    assert!(answer.contains("1 changed, 1 unchanged; the source could not be had (status)"), "{answer}");
+    assert_eq!(daemon.stop().0.code(), Some(0));
 }
 
 /// A drain does not wait for a source that does not answer.
