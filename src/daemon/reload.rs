@@ -1,5 +1,6 @@
 //! A reload: everything is read again, judged as a whole, and the difference is applied; or nothing is.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -45,7 +46,7 @@ impl Daemon {
     }
 
     async fn load_and_apply(&mut self, asked: bool) -> Result<Option<Result<String, String>>, DaemonError> {
-        let Some((read, stale)) = self.read(asked).await else { return Ok(None) };
+        let Some((read, stale)) = self.read(asked).await? else { return Ok(None) };
         let Reading { config, seen } = match read {
             Ok(reading) => reading,
             Err(why) => {
@@ -99,8 +100,8 @@ impl Daemon {
     }
 
     /// Reads all sources again, or says why that can't be done; and why sources that are no files could not be had. None when a
-    /// signal to stop came first.
-    async fn read(&mut self, asked: bool) -> Option<(Result<Reading, String>, Vec<Reason>)> {
+    /// signal to stop came first. That may take long, so changes of our part of the streams go on meanwhile.
+    async fn read(&mut self, asked: bool) -> Result<Option<(Result<Reading, String>, Vec<Reason>)>, DaemonError> {
         let sources = &mut self.options.sources;
         let read = async {
             let mut stale = Vec::new();
@@ -120,13 +121,19 @@ impl Daemon {
             });
             (read, stale)
         };
-        tokio::select! {
-            biased;
-            () = self.signals.stop_comes() => {
-                info!("reload given up: asked to stop");
-                None
+        let mut read = pin!(self.shared.meanwhile(read));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.stop_comes() => {
+                    info!("reload given up: asked to stop");
+                    return Ok(None);
+                }
+                read = &mut read => return Ok(Some(read)),
+                event = self.seat.next() => {
+                    self.seat.handle(event, &mut self.fleet).await.map_err(DaemonError::Worker)?;
+                }
             }
-            read = self.shared.meanwhile(read) => Some(read),
         }
     }
 

@@ -429,3 +429,27 @@ fn members_come_and_go_and_the_stream_goes_on() {
         assert_eq!(sent, came);
     });
 }
+
+/// A reload may wait, here for a pipe that nobody writes to. What the list says holds none the less.
+#[test]
+fn a_reload_that_waits_holds_up_no_change_of_the_list() {
+    in_private_network("a_reload_that_waits_holds_up_no_change_of_the_list", SETUP, || {
+        let mut service = Service::new();
+        service.start(1);
+        service.start(2);
+        service.list(&[1, 2]);
+        for replica in service.replicas.values() {
+            let pipe = replica.path("pipe");
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, 0o600.into(), 0).expect("a pipe");
+            std::fs::rename(pipe, replica.path("hammerd.toml")).expect("the config file");
+            replica.signal(Signal::HUP);
+        }
+        let took = service.list(&[1]);
+        for (address, replica) in &mut service.replicas {
+            let reloads = replica.scrape().sum("hammerd_config_reloads_total", &[]);
+            assert_eq!(reloads, 0.0, "{address} still reads; the list took {took:?}");
+            assert!(replica.stop().0.success());
+        }
+    });
+}
