@@ -119,7 +119,8 @@ impl Seat {
     /// Does what an event asks for.
     pub async fn handle(&mut self, event: Event, fleet: &mut Fleet) -> Result<(), WorkerLost> {
         match event {
-            Event::Heard(Heard { switch_ns, list: Ok(list) }) => {
+            Event::Heard(Heard { switch_ns, timeline, list: Ok(list) }) => {
+                let switch_ns = fleet.timeline().map_or(switch_ns, |now| carried(switch_ns, timeline, now));
                 self.vitals.update_sharing(|seen| seen.lookups += 1);
                 let count = list.len() as u64;
                 let own = self.own_address(&list);
@@ -184,7 +185,7 @@ impl Seat {
         count: u64,
         fleet: &mut Fleet,
     ) -> Result<(), WorkerLost> {
-        if fleet.latest_stripe() == stripe {
+        if fleet.holds(switch_ns, stripe) {
             // What we are told by a list without us may change, and what we send does not.
             if self.due.is_none() {
                 self.vitals.update_sharing(|seen| (seen.standing, seen.count) = (standing, count));
@@ -231,6 +232,15 @@ impl Seat {
     }
 }
 
+/// When a round switches by the grid of now. That is the grid which the round was laid by, though grid time may have been led
+/// since, or one that was laid anew meanwhile, as the wall clock was set: then the moment stays the same.
+fn carried(switch_ns: u64, laid_by: Timeline, now: Timeline) -> u64 {
+    /// A round is too short for grid time to be led as far as that, and a grid is laid anew for more than that only.
+    const LED_NS: u64 = 500_000_000;
+    let at_ns = laid_by.instant_of(switch_ns);
+    if now.instant_of(switch_ns).abs_diff(at_ns) < LED_NS { switch_ns } else { now.grid_of(at_ns) }
+}
+
 /// Whether an address is one of this machine's: then it is the one that a socket which is connected to it has itself.
 /// Nothing is sent by that.
 fn is_local(address: IpAddr) -> bool {
@@ -264,6 +274,20 @@ mod tests {
         assert_eq!(round(700, 1), [1_500, 1_750, 2_000]);
         assert_eq!(round(1_792_000_001_234, 3600), [1_792_000_799_000, 1_792_000_799_500, 1_792_000_800_000]);
         assert!(Round::after(u64::MAX / 2, Duration::from_secs(3600)).switch_ns > u64::MAX / 2 + SECOND);
+    }
+
+    #[test]
+    fn a_round_ends_when_it_was_to_end_on_a_grid_that_was_laid_anew_meanwhile() {
+        const NOW: u64 = 1_792_000_000 * SECOND;
+        let (uptime, switch) = (100 * SECOND, NOW + SECOND);
+        let by = Timeline::ahead_by((NOW - uptime) as i64);
+        let led = by.led_to(by.last_offset() + SECOND as i64, uptime);
+        assert_eq!(carried(switch, by, by), switch);
+        assert_eq!(carried(switch, by, led), switch, "all replicas cut at the same number");
+        for hours in [-5, 5] {
+            let set = Timeline::ahead_by(by.last_offset() + hours * 3600 * SECOND as i64);
+            assert_eq!(set.instant_of(carried(switch, by, set)), uptime + SECOND, "{hours}");
+        }
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Sharing {
         self.stripe
     }
 
+    /// Whether a stripe is ours from an instant of grid time on, as far as is known.
+    pub(super) fn holds(&self, grid_ns: u64, stripe: Option<Stripe>) -> bool {
+        self.latest() == stripe && self.next.is_none_or(|(from_ns, _)| from_ns <= grid_ns)
+    }
+
     /// What will be ours once every change that is known has taken effect.
     pub(super) fn latest(&self) -> Option<Stripe> {
         self.next.map_or(self.stripe, |(_, stripe)| stripe)
@@ -43,6 +48,13 @@ impl Sharing {
     /// Another stripe is ours from an instant of grid time on. One that was to come before that never comes.
     pub(super) fn switch(&mut self, grid_ns: u64, stripe: Option<Stripe>) {
         self.next = Some((grid_ns, stripe));
+    }
+
+    /// The same on a grid that has nothing to do with this one: a change that is to come does at the same moment.
+    fn laid_anew(self, timeline: Timeline) -> Self {
+        let at_that_moment = |grid_ns: u64| timeline.grid_of(self.timeline.instant_of(grid_ns));
+        let next = self.next.map(|(grid_ns, stripe)| (at_that_moment(grid_ns), stripe));
+        Self { timeline, next, ..self }
     }
 
     /// Takes note that the next stripe is the one of now, if its time has come. Returns whether it has.
@@ -97,6 +109,11 @@ impl Fleet {
         self.sharing.map_or(Some(Stripe::WHOLE), |sharing| sharing.stripe())
     }
 
+    /// Whether a stripe is ours from an instant of grid time on, as far as is known.
+    pub fn holds(&self, grid_ns: u64, stripe: Option<Stripe>) -> bool {
+        self.sharing.map_or(stripe == Some(Stripe::WHOLE), |sharing| sharing.holds(grid_ns, stripe))
+    }
+
     /// What will be ours once every change that is known has taken effect.
     pub fn latest_stripe(&self) -> Option<Stripe> {
         self.sharing.map_or(Some(Stripe::WHOLE), |sharing| sharing.latest())
@@ -134,16 +151,16 @@ impl Fleet {
         }
         let at_ns = self.instant_of_change(self.members.len());
         let seconds = way_ns as f64 / 1e9;
-        let next = if way_ns.unsigned_abs() > MAX_WAY_NS {
+        let sharing = if way_ns.unsigned_abs() > MAX_WAY_NS {
             warn!(seconds, "the wall clock was set: the arrivals go on where they are by it now");
-            Timeline::ahead_by(reading.ahead_by_ns)
+            sharing.laid_anew(Timeline::ahead_by(reading.ahead_by_ns))
         } else {
             info!(seconds, "the wall clock was set: the arrivals follow it slowly");
-            timeline.led_to(reading.ahead_by_ns, at_ns)
+            Sharing { timeline: timeline.led_to(reading.ahead_by_ns, at_ns), ..sharing }
         };
-        self.sharing = Some(Sharing { timeline: next, ..sharing });
+        self.sharing = Some(sharing);
         for member in self.members.values_mut() {
-            member.schedule = Arc::new(member.schedule.on_timeline(next));
+            member.schedule = Arc::new(member.schedule.on_timeline(sharing.timeline()));
         }
         self.turn_all(at_ns).await?;
         Ok(way_ns)
@@ -230,6 +247,33 @@ mod tests {
                 lane.follow(at, self.sharing.course(&self.schedule, at, part as u64, parts));
             }
         }
+    }
+
+    #[test]
+    fn a_change_comes_when_it_was_to_come_on_a_grid_that_is_laid_anew() {
+        const UPTIME: u64 = 100 * SECOND;
+        const WAIT: u64 = SECOND / 2;
+        let (first, half) = (Stripe::new(0, 1), Stripe::new(1, 2));
+        for hours in [-5, 5] {
+            let by = |ahead_ns: i64| Timeline::ahead_by((NOW - UPTIME) as i64 + ahead_ns);
+            let mut sharing = Sharing::new(by(0), first);
+            sharing.switch(NOW + WAIT, half);
+            let mut sharing = sharing.laid_anew(by(hours * 3600 * SECOND as i64));
+            assert!(!sharing.settle(UPTIME + WAIT - 1), "{hours}");
+            assert!(sharing.settle(UPTIME + WAIT), "{hours}");
+            assert_eq!(sharing.stripe(), half);
+        }
+    }
+
+    #[test]
+    fn a_stripe_that_comes_later_than_it_should_is_not_held_yet() {
+        let (first, half) = (Stripe::new(0, 1), Stripe::new(1, 2));
+        let mut sharing = Sharing::new(Timeline::OWN, first);
+        assert!(sharing.holds(0, first) && !sharing.holds(NOW, half));
+        sharing.switch(NOW, half);
+        assert!(sharing.holds(NOW, half) && sharing.holds(NOW + SECOND, half));
+        assert!(!sharing.holds(NOW - 1, half));
+        assert!(!sharing.holds(NOW - 1, first), "it is ours no more after the change");
     }
 
     fn any_rate() -> impl Strategy<Value = Rate> {

@@ -23,6 +23,8 @@ pub(super) struct Orders {
 pub struct Heard {
     /// From this instant of grid time on the list holds.
     pub(super) switch_ns: u64,
+    /// Whose grid time that is.
+    pub(super) timeline: Timeline,
     /// The addresses of all members, sorted, or why there are none.
     pub(super) list: Result<Arc<[IpAddr]>, String>,
 }
@@ -52,7 +54,7 @@ pub(super) async fn watch(resolver: Resolver, mut orders: watch::Receiver<Orders
             }
             Err(_) => Err(format!("{}: no answer in time", members.name)),
         };
-        if heard.send(Heard { switch_ns: round.switch_ns, list }).await.is_err() {
+        if heard.send(Heard { switch_ns: round.switch_ns, timeline, list }).await.is_err() {
             return;
         }
     }
