@@ -16,7 +16,7 @@ pub use dial::{Dialer, Guard};
 pub use pool::{Pool, Pooled, Tenure};
 #[cfg(feature = "http3")]
 pub use quic::{Answered, Line, Open, Quic, reason_of as quic_reason, tell_peers};
-pub use resolve::{Addresses, Manner, Question, Resolver, ResolverService};
+pub use resolve::{Addresses, Manner, Question, Resolver, ResolverService, says_none};
 pub use route::{Family, HttpVersion, Peer, PoolPolicy, Refresh, Route};
 pub use socket::{Fate, Link, Socket};
 pub use stream::Stream;

@@ -51,6 +51,14 @@ impl Failure {
     }
 }
 
+/// What is said of a name that is there, but not with an address of the family.
+const NO_ADDRESS: &str = "the answer has no address";
+
+/// Whether a lookup failed because the answer was that there is no address, and not for want of an answer.
+pub fn says_none(fault: &Fault) -> bool {
+    fault.reason == Reason::DnsNotFound || fault.cause_text() == NO_ADDRESS
+}
+
 /// What a name leads to.
 #[derive(Clone, Debug)]
 pub struct Addresses {

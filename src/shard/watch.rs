@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::Round;
 use crate::clock;
 use crate::config::Members;
-use crate::net::{Family, Fault, Manner, Question, Resolver};
+use crate::net::{Family, Fault, Manner, Question, Resolver, says_none};
 use crate::pace::Timeline;
 
 /// Whose list is asked for, and by which time.
@@ -46,14 +46,17 @@ pub(super) async fn watch(resolver: Resolver, mut orders: watch::Receiver<Orders
             },
             () = sleep(left(round.ask_ns)) => {}
         }
-        let list = match timeout(left(round.until_ns), family.look_up(&resolver, &members)).await {
-            Ok(Ok(list)) => Ok(list),
-            Ok(Err(fault)) => {
-                let cause = fault.cause_text();
-                Err(format!("{}: {}", members.name, if cause.is_empty() { fault.reason.label() } else { &cause }))
-            }
-            Err(_) => Err(format!("{}: no answer in time", members.name)),
-        };
+        let list =
+            match timeout(left(round.until_ns), family.look_up(&members, |family| ask(&resolver, &members, family)))
+                .await
+            {
+                Ok(Ok(list)) => Ok(list),
+                Ok(Err(fault)) => {
+                    let cause = fault.cause_text();
+                    Err(format!("{}: {}", members.name, if cause.is_empty() { fault.reason.label() } else { &cause }))
+                }
+                Err(_) => Err(format!("{}: no answer in time", members.name)),
+            };
         if heard.send(Heard { switch_ns: round.switch_ns, timeline, list }).await.is_err() {
             return;
         }
@@ -62,27 +65,63 @@ pub(super) async fn watch(resolver: Resolver, mut orders: watch::Receiver<Orders
 
 /// Which addresses of a name are its members: a replica with one of either family is in the list twice otherwise.
 #[derive(Default)]
-struct FamilyOfName(Option<(String, Family)>);
+struct FamilyOfName {
+    /// The name that had IPv4 addresses.
+    with_v4: Option<String>,
+}
+
+type Answer = Result<Arc<[IpAddr]>, Fault>;
 
 impl FamilyOfName {
-    /// Those of our own family, when it is known. Else IPv4, or IPv6 where there are none; and for good what there was once.
-    async fn look_up(&mut self, resolver: &Resolver, members: &Members) -> Result<Arc<[IpAddr]>, Fault> {
-        let known = self.0.as_ref().filter(|(name, _)| *name == members.name).map(|(_, family)| *family);
-        let own = members.address.map(|own| if own.is_ipv4() { Family::V4 } else { Family::V6 });
-        if let Some(family) = own.or(known) {
-            return ask(resolver, members, family).await;
+    /// Those of our own family, when it is known. Else IPv4, for good if there were any once; and IPv6 as long as the
+    /// answer is that there are none. A lookup that failed says nothing of the family: the other replicas may have an answer.
+    async fn look_up<A: Future<Output = Answer>>(&mut self, members: &Members, ask: impl Fn(Family) -> A) -> Answer {
+        if let Some(own) = members.address {
+            return ask(if own.is_ipv4() { Family::V4 } else { Family::V6 }).await;
         }
-        let (family, list) = match ask(resolver, members, Family::V4).await {
-            Ok(list) => (Family::V4, list),
-            Err(_) => (Family::V6, ask(resolver, members, Family::V6).await?),
-        };
-        self.0 = Some((members.name.clone(), family));
-        Ok(list)
+        match ask(Family::V4).await {
+            Ok(list) => {
+                self.with_v4 = Some(members.name.clone());
+                Ok(list)
+            }
+            Err(fault) if says_none(&fault) && self.with_v4.as_ref() != Some(&members.name) => ask(Family::V6).await,
+            Err(fault) => Err(fault),
+        }
     }
 }
 
-async fn ask(resolver: &Resolver, members: &Members, family: Family) -> Result<Arc<[IpAddr]>, Fault> {
+async fn ask(resolver: &Resolver, members: &Members, family: Family) -> Answer {
     let manner = Manner { family, servers: [].into(), cached: false };
     let question = Question { host: members.name.as_str().into(), manner };
     resolver.lookup(&question).await.map(|addresses| addresses.list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Reason;
+
+    const FOUR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 4));
+    const SIX: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6));
+
+    #[tokio::test]
+    async fn the_family_follows_from_answers_and_never_from_a_failure() {
+        let mut family = FamilyOfName::default();
+        let members = Members { name: "peers.test".to_owned(), address: None, refresh: Duration::from_secs(5) };
+        for (v4, expected) in [
+            (Err(Reason::DnsFailed), Err(Reason::DnsFailed)),
+            (Err(Reason::DnsTimeout), Err(Reason::DnsTimeout)),
+            (Err(Reason::DnsNotFound), Ok(SIX)),
+            (Err(Reason::DnsFailed), Err(Reason::DnsFailed)),
+            (Ok(FOUR), Ok(FOUR)),
+            (Err(Reason::DnsNotFound), Err(Reason::DnsNotFound)),
+        ] {
+            let answer = |family| async move {
+                let said = if family == Family::V4 { v4 } else { Ok(SIX) };
+                said.map(|address| Arc::from([address])).map_err(Fault::from)
+            };
+            let said = family.look_up(&members, answer).await.map(|list| list[0]).map_err(|fault| fault.reason);
+            assert_eq!(said, expected, "{v4:?}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Addresses, Failure};
+use super::{Addresses, Failure, NO_ADDRESS};
 use crate::clock;
 use crate::net::Family;
 use crate::outcome::Reason;
@@ -89,7 +89,7 @@ impl Inquiry {
                         memory = Memory::default();
                     }
                     // Of several failures the one that leaves most open: "no such name" must be true of all of them.
-                    if openness(new.reason) >= openness(failure.reason) {
+                    if openness(&new) >= openness(&failure) {
                         failure = new;
                     }
                 }
@@ -246,7 +246,7 @@ fn on_our_clock(instant: Instant) -> u64 {
 }
 
 fn no_address() -> Failure {
-    Failure::new(Reason::DnsFailed, "the answer has no address")
+    Failure::new(Reason::DnsFailed, NO_ADDRESS)
 }
 
 /// Whether the name is there, without a record of the kind.
@@ -263,10 +263,11 @@ fn reason_of(error: &NetError) -> Reason {
 }
 
 /// How much a failed lookup leaves open.
-fn openness(reason: Reason) -> u8 {
-    match reason {
+fn openness(failure: &Failure) -> u8 {
+    match failure.reason {
         Reason::DnsNotFound => 0,
-        Reason::DnsFailed => 1,
-        _ => 2,
+        Reason::DnsFailed if failure.cause == NO_ADDRESS => 1,
+        Reason::DnsFailed => 2,
+        _ => 3,
     }
 }

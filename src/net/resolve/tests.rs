@@ -183,6 +183,24 @@ async fn one_family_is_asked_for_alone() {
 }
 
 #[tokio::test]
+async fn an_answer_without_an_address_is_told_from_no_answer() {
+    let rig = Rig::start(&format!("search fail-yes.test none-yes.test\n{IMPATIENT}"));
+    let script = Script::start().await;
+    for (host, expected) in [
+        ("none-yes.test", true),
+        ("nx-yes.test", true),
+        ("fail-yes.test", false),
+        ("mute-yes.test", false),
+        // One of the two names it may mean.
+        ("peers", false),
+    ] {
+        let question = Question { host: host.into(), manner: Manner { family: Family::V4, ..of(&script) } };
+        let fault = rig.resolver.lookup(&question).await.expect_err("no address");
+        assert_eq!(says_none(&fault), expected, "{host}: {fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_family_that_stays_silent_holds_up_the_other_once() {
     let (script, rig) = (Script::start().await, Rig::start(PATIENT));
     assert_eq!(rig.ask("nx-mute.test", &of(&script)).await, Err(Reason::DnsNotFound), "there is nothing to wait for");
