@@ -46,17 +46,15 @@ pub(super) async fn watch(resolver: Resolver, mut orders: watch::Receiver<Orders
             },
             () = sleep(left(round.ask_ns)) => {}
         }
-        let list =
-            match timeout(left(round.until_ns), family.look_up(&members, |family| ask(&resolver, &members, family)))
-                .await
-            {
-                Ok(Ok(list)) => Ok(list),
-                Ok(Err(fault)) => {
-                    let cause = fault.cause_text();
-                    Err(format!("{}: {}", members.name, if cause.is_empty() { fault.reason.label() } else { &cause }))
-                }
-                Err(_) => Err(format!("{}: no answer in time", members.name)),
-            };
+        let asked = family.look_up(&members, |family| ask(&resolver, &members, family));
+        let list = match timeout(left(round.until_ns), asked).await {
+            Ok(Ok(list)) => distinct(&members.name, list),
+            Ok(Err(fault)) => {
+                let cause = fault.cause_text();
+                Err(format!("{}: {}", members.name, if cause.is_empty() { fault.reason.label() } else { &cause }))
+            }
+            Err(_) => Err(format!("{}: no answer in time", members.name)),
+        };
         if heard.send(Heard { switch_ns: round.switch_ns, timeline, list }).await.is_err() {
             return;
         }
@@ -90,6 +88,21 @@ impl FamilyOfName {
     }
 }
 
+/// The list, if its addresses can tell replicas apart.
+fn distinct(name: &str, list: Arc<[IpAddr]>) -> Result<Arc<[IpAddr]>, String> {
+    let is_anyones = |address: &&IpAddr| {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified()
+    };
+    match list.iter().find(is_anyones) {
+        Some(address) => Err(format!(
+            "{name}: {address} is every machine's own: a member's address is one that the other replicas know it by \
+             (a line in /etc/hosts?)"
+        )),
+        None => Ok(list),
+    }
+}
+
 async fn ask(resolver: &Resolver, members: &Members, family: Family) -> Answer {
     let manner = Manner { family, servers: [].into(), cached: false };
     let question = Question { host: members.name.as_str().into(), manner };
@@ -103,6 +116,15 @@ mod tests {
 
     const FOUR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 4));
     const SIX: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 6));
+
+    #[test]
+    fn a_list_with_an_address_that_every_machine_has_is_none() {
+        for own in ["127.0.0.1", "127.0.1.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"] {
+            let cause = distinct("peers.test", [FOUR, own.parse().expect("an address")].into()).expect_err(own);
+            assert!(cause.starts_with(&format!("peers.test: {own} is every machine's own")), "{cause}");
+        }
+        assert_eq!(distinct("peers.test", [FOUR, SIX].into()), Ok([FOUR, SIX].into()));
+    }
 
     #[tokio::test]
     async fn the_family_follows_from_answers_and_never_from_a_failure() {
