@@ -53,7 +53,7 @@ enum Command {
     /// Run the daemon (also without a command)
     Run(RunArgs),
     /// Validate the configuration, print the plan, and exit
-    Check(SourceArgs),
+    Check(CheckArgs),
     /// Send traffic to one URL for a while and print a summary
     Hit(hit::HitArgs),
     /// Run the whole daemon on a built-in server and configuration
@@ -81,6 +81,30 @@ impl SourceArgs {
 }
 
 #[derive(Args)]
+struct ShardArgs {
+    /// Which part of every stream to send: replica INDEX, from 0 on, of COUNT
+    #[arg(long, value_name = "INDEX/COUNT")]
+    shard: Option<String>,
+}
+
+impl ShardArgs {
+    /// The keys that it sets, or what it should be.
+    fn overrides(self) -> Result<Vec<(String, String)>, &'static str> {
+        let Some(shard) = self.shard else { return Ok(Vec::new()) };
+        let (index, count) = shard.split_once('/').ok_or("--shard: it is INDEX/COUNT, as in 0/3")?;
+        Ok(vec![("shard.index".to_owned(), index.to_owned()), ("shard.count".to_owned(), count.to_owned())])
+    }
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
+}
+
+#[derive(Args)]
 struct LogArgs {
     /// How log lines look
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
@@ -102,9 +126,8 @@ struct RunArgs {
     /// Stop after this time as SIGTERM would
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
-    /// Which part of every stream to send: replica INDEX, from 0 on, of COUNT
-    #[arg(long, value_name = "INDEX/COUNT")]
-    shard: Option<String>,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// How summaries look; json also follows from --log-format json
     #[arg(long, value_enum, value_name = "FORMAT")]
     output: Option<OutputFormat>,
@@ -165,16 +188,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 fn run(args: RunArgs) -> u8 {
-    let mut overrides = Vec::new();
+    let mut overrides = match args.shard.overrides() {
+        Ok(overrides) => overrides,
+        Err(usage) => return misuse(usage),
+    };
     overrides.extend(args.listen.map(|listen| ("server.listen".to_owned(), listen)));
-    if let Some(shard) = args.shard {
-        let Some((index, count)) = shard.split_once('/') else {
-            complain("--shard: it is INDEX/COUNT, as in 0/3");
-            return exit::USAGE;
-        };
-        overrides.push(("shard.index".to_owned(), index.to_owned()));
-        overrides.push(("shard.count".to_owned(), count.to_owned()));
-    }
     let follows_log = if args.logs.log_format == LogFormat::Json { Output::Json } else { Output::Text };
     let output = args.output.map_or(follows_log, Output::from);
     with_sources(args.sources, overrides, |config, loaded| {
@@ -185,8 +203,11 @@ fn run(args: RunArgs) -> u8 {
     })
 }
 
-fn check(args: SourceArgs) -> u8 {
-    with_sources(args, Vec::new(), |config, _| print(&config::plan(&config)))
+fn check(args: CheckArgs) -> u8 {
+    match args.shard.overrides() {
+        Ok(overrides) => with_sources(args.sources, overrides, |config, _| print(&config::plan(&config))),
+        Err(usage) => misuse(usage),
+    }
 }
 
 fn demo(args: DemoArgs) -> u8 {
@@ -316,6 +337,11 @@ fn reject(rejected: &config::Rejected) -> u8 {
     exit::CONFIG
 }
 
+fn misuse(text: &str) -> u8 {
+    complain(text);
+    exit::USAGE
+}
+
 fn fail(text: &str) -> u8 {
     complain(text);
     exit::FAILED
@@ -330,5 +356,28 @@ fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => exit::OK,
         Err(error) => fail(&format!("standard output: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_checked_as_it_is_run() {
+        let overrides = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["hammerd"].iter().chain(arguments)).expect("arguments");
+            match cli.command {
+                Some(Command::Check(args)) => args.shard.overrides(),
+                Some(Command::Run(args)) => args.shard.overrides(),
+                _ => cli.run.shard.overrides(),
+            }
+        };
+        let set = [("shard.index", "1"), ("shard.count", "3")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        for command in [&["check"][..], &["run"], &[]] {
+            assert_eq!(overrides(&[command, &["--shard", "1/3"]].concat()), Ok(set.to_vec()), "{command:?}");
+            assert_eq!(overrides(command), Ok(Vec::new()), "{command:?}");
+            assert!(overrides(&[command, &["--shard", "1"]].concat()).is_err(), "{command:?}");
+        }
     }
 }
